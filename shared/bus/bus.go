@@ -1,0 +1,139 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+// Settings of the stream and buckets.
+type Settings struct {
+	// QueueLimit is how many jobs may wait or run in one queue (the shared one,
+	// or one worker's own) before the gateway answers 429.
+	QueueLimit int64
+	// Replicas is how many copies JetStream keeps; 0 counts as 1.
+	Replicas int
+}
+
+// Bus is a NATS connection with the fleet's stream and buckets at hand.
+type Bus struct {
+	NC       *nats.Conn
+	JS       jetstream.JetStream
+	Jobs     jetstream.Stream
+	Sessions jetstream.KeyValue
+	Workers  jetstream.KeyValue
+}
+
+// Ensure creates or updates the stream, the shared consumer and the buckets,
+// and returns them. It is idempotent and safe to call from many processes.
+func Ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(16<<10))
+	if err != nil {
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	b := &Bus{NC: nc, JS: js}
+	replicas := max(s.Replicas, 1)
+	b.Jobs, err = js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:        protocol.JobsStream,
+		Description: "evaluate and run jobs on their way to a worker",
+		Subjects:    []string{protocol.JobsSubjects},
+		Retention:   jetstream.WorkQueuePolicy,
+		Storage:     jetstream.FileStorage,
+		// A full queue refuses the newest job, so that the gateway can say 429;
+		// each queue is a subject and has the limit for itself.
+		Discard:              jetstream.DiscardNew,
+		DiscardNewPerSubject: true,
+		MaxMsgsPerSubject:    s.QueueLimit,
+		MaxAge:               protocol.JobMaxAge,
+		MaxMsgSize:           protocol.MaxMessageBytes,
+		Replicas:             replicas,
+		AllowDirect:          true,
+		Duplicates:           2 * time.Minute,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create stream %s: %w", protocol.JobsStream, err)
+	}
+	if _, err := b.ensureConsumer(ctx, protocol.EvaluateConsumer, protocol.EvaluateQueue, 0); err != nil {
+		return nil, err
+	}
+	if b.Sessions, err = ensureBucket(ctx, js, jetstream.KeyValueConfig{
+		Bucket:      protocol.SessionsBucket,
+		Description: "session to owning worker",
+		Storage:     jetstream.FileStorage,
+		History:     1,
+		Replicas:    replicas,
+	}); err != nil {
+		return nil, err
+	}
+	if b.Workers, err = ensureBucket(ctx, js, jetstream.KeyValueConfig{
+		Bucket:      protocol.WorkersBucket,
+		Description: "latest heartbeat of each worker",
+		Storage:     jetstream.MemoryStorage,
+		History:     1,
+		TTL:         2 * protocol.WorkerTTL,
+		Replicas:    replicas,
+	}); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// WorkerConsumer creates or updates the consumer of one worker's own queue. It
+// outlives a restart of the worker, not a worker that is gone for good.
+func (b *Bus) WorkerConsumer(ctx context.Context, worker string) (jetstream.Consumer, error) {
+	return b.ensureConsumer(ctx, protocol.WorkerConsumer(worker), protocol.WorkerQueue(worker), 24*time.Hour)
+}
+
+// EvaluateConsumer returns the consumer of the shared queue.
+func (b *Bus) EvaluateConsumer(ctx context.Context) (jetstream.Consumer, error) {
+	return b.Jobs.Consumer(ctx, protocol.EvaluateConsumer)
+}
+
+func (b *Bus) ensureConsumer(ctx context.Context, name, subject string, inactive time.Duration) (jetstream.Consumer, error) {
+	c, err := b.Jobs.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+		Durable:           name,
+		FilterSubject:     subject,
+		AckPolicy:         jetstream.AckExplicitPolicy,
+		AckWait:           protocol.AckWait,
+		MaxDeliver:        protocol.MaxDeliver,
+		MaxAckPending:     -1, // what may be in flight is bounded by the workers' free slots
+		MaxWaiting:        16 << 10,
+		InactiveThreshold: inactive,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create consumer %s: %w", name, err)
+	}
+	return c, nil
+}
+
+// ensureBucket creates a bucket, or updates it when its settings differ.
+func ensureBucket(ctx context.Context, js jetstream.JetStream, cfg jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
+	kv, err := js.CreateOrUpdateKeyValue(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("create bucket %s: %w", cfg.Bucket, err)
+	}
+	return kv, nil
+}
+
+// QueueFull reports whether a publish failed because the queue is at its limit.
+func QueueFull(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == errCodeStoreFailed
+}
+
+// errCodeStoreFailed is JetStream's code for a message the stream could not
+// take: at our settings, a queue at MaxMsgsPerSubject. Source: nats-server
+// server/errors.json, JSStreamStoreFailedF.
+const errCodeStoreFailed = 10077
+
+// MaxPayload is the largest message, in bytes, that the connected server takes
+// and we send.
+func MaxPayload(nc *nats.Conn) int64 {
+	return min(nc.MaxPayload(), protocol.MaxMessageBytes)
+}

@@ -1,0 +1,70 @@
+package protocol
+
+import "strings"
+
+// Streams and buckets.
+const (
+	// JobsStream is the work-queue stream of evaluate and run jobs.
+	JobsStream = "JOBS"
+	// EvaluateConsumer is the durable consumer that all workers share.
+	EvaluateConsumer = "evaluate"
+	// SessionsBucket maps a session's key (see SessionKey) to a SessionRecord.
+	SessionsBucket = "SESSIONS"
+	// WorkersBucket maps a worker's id to its latest Heartbeat.
+	WorkersBucket = "WORKERS"
+)
+
+// Subjects.
+const (
+	jobsPrefix = "gf.jobs."
+	// JobsSubjects matches every queue of the JOBS stream.
+	JobsSubjects = jobsPrefix + ">"
+	// EvaluateQueue is the shared queue of evaluate jobs without a session.
+	EvaluateQueue = jobsPrefix + "evaluate"
+	// CancelAll matches the cancellation of any job.
+	CancelAll = "gf.cancel.*"
+	// MaxDeliveriesAdvisories matches what JetStream says when a job of the
+	// stream was delivered MaxDeliver times without an ack.
+	MaxDeliveriesAdvisories = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + JobsStream + ".*"
+)
+
+// WorkerQueue is the queue of the jobs that only this worker may run: those of
+// the sessions it owns.
+func WorkerQueue(worker string) string { return jobsPrefix + "worker." + worker }
+
+// WorkerConsumer is the durable consumer of WorkerQueue.
+func WorkerConsumer(worker string) string { return "worker-" + worker }
+
+// CancelSubject is where the gateway says that nobody waits for a job any more.
+func CancelSubject(job string) string { return "gf.cancel." + job }
+
+// ReplyPrefix is the subject under which one gateway gets its results.
+func ReplyPrefix(gateway string) string { return "gf.reply." + gateway + "." }
+
+// ReplySubject is where the result of a job goes.
+func ReplySubject(gateway, job string) string { return ReplyPrefix(gateway) + job }
+
+// LastToken is the last token of a subject: the job id of a reply or a cancel.
+func LastToken(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
+
+// Session operations, the last token of SessionSubject.
+const (
+	OpRead   = "read"
+	OpWrite  = "write"
+	OpDelete = "delete"
+	OpRename = "rename"
+	OpFork   = "fork"
+)
+
+// SessionPrefix is the subject group of a worker's session operations.
+func SessionPrefix(worker string) string { return "gf.session." + worker }
+
+// SessionSubject is where a session operation is asked of the owning worker.
+func SessionSubject(worker, op string) string { return SessionPrefix(worker) + "." + op }
+
+// SessionKey turns a session id into a key of the SESSIONS bucket. Keys can't
+// start, end or double with a dot, and session ids have no '='.
+func SessionKey(id string) string { return strings.ReplaceAll(id, ".", "=") }
+
+// SessionOfKey is the reverse of SessionKey.
+func SessionOfKey(key string) string { return strings.ReplaceAll(key, "=", ".") }

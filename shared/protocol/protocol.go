@@ -1,0 +1,16 @@
+// Package protocol is the wire format that gateways and workers share: jobs,
+// results, session operations, heartbeats, and the subjects, headers and
+// buckets they travel on. It holds no behaviour beyond encoding and checking,
+// and imports nothing but the standard library.
+//
+// Readers ignore headers and JSON keys they don't know, so that a fleet can be
+// upgraded one process at a time.
+//
+// History of changes:
+//
+//   - Version 1 (2026-11-24): first version.
+package protocol
+
+// Version is the version of the wire format that this build writes. A worker
+// refuses jobs of a version it doesn't know with a clear error; see [ParseJob].
+const Version = 1

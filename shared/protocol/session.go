@@ -1,0 +1,74 @@
+package protocol
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// SessionRecord is the value of a session's key in the SESSIONS bucket.
+type SessionRecord struct {
+	// Worker owns the session's directory.
+	Worker string `json:"worker"`
+	// Epoch grows by one with each change of owner; it starts at 1. A worker
+	// refuses requests of an older epoch than the one it holds.
+	Epoch   uint64    `json:"epoch"`
+	Created time.Time `json:"created"`
+}
+
+// SessionOp is a file operation or a fork, asked of the worker that owns the
+// session as a NATS request to SessionSubject. Body is the documented JSON body
+// of the HTTP request (for a read, its query as JSON). The reply is a Result.
+type SessionOp struct {
+	RequestID string
+	Session   string
+	Epoch     uint64
+	// NewID and NewEpoch name the copy that a fork makes.
+	NewID    string
+	NewEpoch uint64
+	Body     []byte
+}
+
+// Header returns the operation's headers.
+func (o *SessionOp) Header() map[string][]string {
+	h := map[string][]string{
+		HeaderVersion:   {strconv.Itoa(Version)},
+		HeaderRequestID: {o.RequestID},
+		HeaderSession:   {o.Session},
+		HeaderEpoch:     {strconv.FormatUint(o.Epoch, 10)},
+	}
+	if o.NewID != "" {
+		h[HeaderNewID] = []string{o.NewID}
+		h[HeaderNewEpoch] = []string{strconv.FormatUint(o.NewEpoch, 10)}
+	}
+	return h
+}
+
+// ParseSessionOp reads an operation from its headers and body.
+func ParseSessionOp(header map[string][]string, body []byte) (SessionOp, error) {
+	o := SessionOp{
+		RequestID: first(header, HeaderRequestID),
+		Session:   first(header, HeaderSession),
+		NewID:     first(header, HeaderNewID),
+		Body:      body,
+	}
+	if v := first(header, HeaderVersion); v != strconv.Itoa(Version) {
+		return o, fmt.Errorf("%s is %q, this worker speaks %d: %w", HeaderVersion, v, Version, ErrVersion)
+	}
+	if err := CheckSessionID(o.Session); err != nil {
+		return o, err
+	}
+	var err error
+	if o.Epoch, err = strconv.ParseUint(first(header, HeaderEpoch), 10, 64); err != nil {
+		return o, fmt.Errorf("%s: %w", HeaderEpoch, err)
+	}
+	if o.NewID != "" {
+		if err := CheckSessionID(o.NewID); err != nil {
+			return o, err
+		}
+		if o.NewEpoch, err = strconv.ParseUint(first(header, HeaderNewEpoch), 10, 64); err != nil {
+			return o, fmt.Errorf("%s: %w", HeaderNewEpoch, err)
+		}
+	}
+	return o, nil
+}

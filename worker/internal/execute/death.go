@@ -1,0 +1,52 @@
+package execute
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gradefleet/gradefleet/shared/protocol"
+	"github.com/gradefleet/gradefleet/worker/internal/pyrunner"
+	"github.com/gradefleet/gradefleet/worker/internal/verdict"
+)
+
+func (e *evaluation) cpuTimeout() string {
+	return fmt.Sprintf("Timeout: the case used more than %s of CPU time", seconds(e.cpu))
+}
+
+// death says what became of a case whose process ended without reporting on it.
+func (e *evaluation) death(exit pyrunner.Exit, lost bool) verdict.Result {
+	r := func(status protocol.CaseStatus, format string, args ...any) verdict.Result {
+		v := verdict.Fail(status, fmt.Sprintf(format, args...))
+		v.CPU, v.Wall, v.PeakKB = exit.CPU, exit.Wall, exit.PeakKB
+		return v
+	}
+	switch {
+	case lost:
+		return r(protocol.Crashed, "Crashed: the submission ended its own runner")
+	case exit.Ending == pyrunner.EndedWall:
+		return r(protocol.TimedOut, "Timeout: no answer within %s", seconds(e.wall))
+	case exit.Ending == pyrunner.EndedOutput:
+		return r(protocol.OutputLimit, "Output limit: printed more than %d bytes", e.slot.cfg.Limits.OutputStop)
+	case exit.Ending == pyrunner.EndedProtocol:
+		v := r(protocol.Crashed, "Crashed: the submission wrote to the channel that carries its results")
+		v.Integrity = []string{"result_channel"}
+		return v
+	case exit.Status.Signaled():
+		sig := exit.Status.Signal()
+		// The hard limit's SIGKILL comes a second after the soft limit's SIGXCPU.
+		if sig == unix.SIGXCPU || sig == unix.SIGKILL && exit.CPU >= e.cpu {
+			return r(protocol.TimedOut, "%s", e.cpuTimeout())
+		}
+		if sig == unix.SIGKILL && int64(exit.PeakKB)<<10 >= e.memory/10*9 {
+			return r(protocol.OutOfMemory, "MemoryError: the process was killed at %d MB of memory, the limit is %s", exit.PeakKB>>10, megabytes(e.memory))
+		}
+		return r(protocol.Crashed, "Crashed: the process was killed by signal %d (%s)", int(sig), unix.SignalName(sig))
+	}
+	v := r(protocol.Crashed, "Crashed: the process exited with status %d before it answered", exit.Status.ExitStatus())
+	v.Integrity = []string{"early_exit"}
+	return v
+}
+
+// errFault is an error for a child whose own, trusted part failed.
+func errFault(text string) error { return fmt.Errorf("run job: %s", text) }

@@ -1,0 +1,383 @@
+package execute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gradefleet/gradefleet/shared/protocol"
+	"github.com/gradefleet/gradefleet/worker/internal/pymarshal"
+	"github.com/gradefleet/gradefleet/worker/internal/pyrunner"
+	"github.com/gradefleet/gradefleet/worker/internal/pyvalue"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
+	"github.com/gradefleet/gradefleet/worker/internal/verdict"
+)
+
+// evaluation is one evaluate request while it is carried out.
+//
+// All cases run in one process, in order. What is not a plain pass is confirmed
+// in a process of its own, whose verdict counts: every crash, timeout, exit and
+// memory error, and the first wrong answer; if that one comes out otherwise
+// when alone, every wrong answer. A case that was the first of its process had
+// it as good as for itself and needs no confirmation.
+type evaluation struct {
+	slot  *Slot
+	ctx   context.Context
+	req   evaluateRequest
+	at    Place
+	start time.Time
+
+	wall, cpu time.Duration
+	memory    int64
+
+	cases []caseState
+	// todo lists the cases that can be run, in order.
+	todo []int
+}
+
+// caseState is one case on its way to a result.
+type caseState struct {
+	verdict.Result
+	call     pyrunner.Case
+	expected verdict.Expected
+	// done: there is a result. final: it needs no confirmation.
+	done, final bool
+	// answered: the submission gave a value, which has yet to be compared with
+	// an expectation that only an interpreter can tell.
+	answered bool
+	// hard: not a mere wrong answer or exception, always to be confirmed.
+	hard bool
+}
+
+// errStopped ends an evaluation whose remaining cases are to be skipped.
+var errStopped = errors.New("stopped")
+
+// Evaluate carries out an evaluate request. An error means that the platform
+// failed or that ctx is done.
+func (s *Slot) Evaluate(ctx context.Context, body []byte, at Place) (Answer, error) {
+	req, err := parseEvaluate(body)
+	if err != nil {
+		return refuse(422, "%v", err), nil
+	}
+	e := &evaluation{slot: s, ctx: ctx, req: req, at: at, start: time.Now()}
+	lim := s.cfg.Limits
+	if e.wall, err = within(req.limits.wall, lim.CaseWall, lim.MaxCaseWall, "wall_s", seconds); err != nil {
+		return refuse(422, "%v", err), nil
+	}
+	if e.cpu, err = within(req.limits.cpu, lim.CaseCPU, lim.MaxCaseCPU, "cpu_s", seconds); err != nil {
+		return refuse(422, "%v", err), nil
+	}
+	if e.memory, err = within(req.limits.memory, lim.CaseMemory, lim.MaxMemory, "memory_mb", megabytes); err != nil {
+		return refuse(422, "%v", err), nil
+	}
+	e.prepare()
+	err = e.runAll()
+	if err == nil {
+		err = e.settle()
+	}
+	if err == nil {
+		err = e.confirm()
+	}
+	if err != nil && !errors.Is(err, errStopped) {
+		return Answer{}, err
+	}
+	return e.answer(), nil
+}
+
+// prepare reads the cases' texts.
+func (e *evaluation) prepare() {
+	e.cases = make([]caseState, len(e.req.cases))
+	e.todo = make([]int, 0, len(e.req.cases))
+	for i, raw := range e.req.cases {
+		c := &e.cases[i]
+		c.expected.Raw = raw.output
+		call, err := parseInput(raw.input)
+		if err == nil {
+			c.call = call
+			c.expected, err = verdict.ParseExpected(raw.output)
+		}
+		if err != nil {
+			c.finish(verdict.Fail(protocol.Errored, err.Error()))
+			continue
+		}
+		e.todo = append(e.todo, i)
+	}
+}
+
+// parseInput makes the arguments of a call out of a case's "input".
+func parseInput(raw []byte) (pyrunner.Case, error) {
+	if len(raw) == 0 {
+		return pyrunner.Case{}, errors.New(`KeyError: 'input': the case has no "input"`)
+	}
+	if raw[0] != '"' {
+		return pyrunner.Case{}, fmt.Errorf("TypeError: input: want a string such as \"a=1, b=2\", got %.40s", raw)
+	}
+	s, err := pyvalue.UnquoteJSON(raw)
+	if err != nil {
+		return pyrunner.Case{}, fmt.Errorf("ValueError: input: %w", err)
+	}
+	args, ok := pyvalue.ParseArgs(s)
+	switch {
+	case !ok:
+		return pyrunner.Case{Kind: pyrunner.Text, Args: pymarshal.AppendString(nil, s)}, nil
+	case len(args.Keywords) > 0:
+		return pyrunner.Case{Kind: pyrunner.Keywords, Args: args.AppendMarshal(nil)}, nil
+	}
+	return pyrunner.Case{Kind: pyrunner.Positional, Args: args.AppendMarshal(nil)}, nil
+}
+
+// finish gives a case its final result.
+func (c *caseState) finish(r verdict.Result) {
+	c.Result = r
+	c.done, c.final, c.answered = true, true, false
+}
+
+// spent reports whether the request has used up its time.
+func (e *evaluation) spent() bool { return time.Since(e.start) >= e.slot.cfg.Limits.Budget }
+
+// confinement prepares the sandbox of a process that runs n cases.
+func (e *evaluation) confinement(n int) pyrunner.Confinement {
+	cpu := wholeSeconds(e.cpu)
+	return e.slot.cfg.Policy.Confine(e.at.Place, sandbox.Limits{CPUSeconds: cpu, CPUTotal: n * cpu, MemoryBytes: e.memory})
+}
+
+// runAll runs every case once, in as few processes as it takes.
+func (e *evaluation) runAll() error {
+	for next := 0; next < len(e.todo); {
+		if e.req.eachAlone {
+			if err := e.runAlone(e.todo[next]); err != nil {
+				return err
+			}
+			if next++; e.req.stopOnFailure && e.failed(e.todo[next-1]) {
+				return nil
+			}
+			continue
+		}
+		n, err := e.runFrom(next)
+		if err != nil {
+			return err
+		}
+		next += n
+		if next == len(e.todo) {
+			return nil
+		}
+		if e.req.stopOnFailure && n > 0 && e.failed(e.todo[next-1]) {
+			// Only a confirmed failure stops the rest.
+			i := e.todo[next-1]
+			if !e.cases[i].final {
+				if err := e.runAlone(i); err != nil {
+					return err
+				}
+			}
+			if e.failed(i) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// failed reports whether a case has a result that is not a pass.
+func (e *evaluation) failed(i int) bool { return e.cases[i].done && !e.cases[i].Passed() }
+
+// runFrom runs the cases from todo[first] on in one process and returns how
+// many of them are dealt with. A case that ended its process is confirmed alone
+// at once.
+func (e *evaluation) runFrom(first int) (int, error) {
+	list := e.todo[first:]
+	if len(list) == 1 {
+		return 1, e.runAlone(list[0])
+	}
+	handled, exit, lost, err := e.process(list, true)
+	if err != nil {
+		return handled, err
+	}
+	if handled > 0 {
+		e.cases[list[0]].final = e.cases[list[0]].done
+	}
+	if handled == len(list) || exit.Ending == pyrunner.EndedStopped {
+		if e.spent() {
+			return handled, e.outOfTime()
+		}
+		return handled, nil
+	}
+	// The process ended in the middle of a case.
+	i := list[handled]
+	if handled == 0 {
+		e.cases[i].finish(e.death(exit, lost))
+		return 1, nil
+	}
+	return handled + 1, e.runAlone(i)
+}
+
+// runAlone runs one case in a process of its own; its result is final, but for
+// an expectation that is yet to be evaluated.
+func (e *evaluation) runAlone(i int) error {
+	c := &e.cases[i]
+	handled, exit, lost, err := e.process([]int{i}, false)
+	if err != nil {
+		return err
+	}
+	if handled == 0 {
+		c.finish(e.death(exit, lost))
+	}
+	c.final = c.done
+	if exit.CPU > 0 {
+		c.CPU = exit.CPU
+	}
+	c.PeakKB = max(c.PeakKB, exit.PeakKB)
+	c.Stdout, c.StdoutTruncated = e.keep(exit.Stdout, exit.StdoutTruncated)
+	c.Stderr, c.StderrTruncated = e.keep(exit.Stderr, exit.StderrTruncated)
+	return nil
+}
+
+func (e *evaluation) keep(out []byte, cut bool) ([]byte, bool) {
+	if most := e.slot.cfg.Limits.CaseOutput; len(out) > most {
+		return out[:most], true
+	}
+	return out, cut
+}
+
+// outOfTime skips what has no result yet and ends the evaluation.
+func (e *evaluation) outOfTime() error {
+	for i := range e.cases {
+		if c := &e.cases[i]; !c.done {
+			c.finish(verdict.Fail(protocol.Skipped, fmt.Sprintf(
+				"Skipped: the request had used up its time of %s; send fewer cases in one request", seconds(e.slot.cfg.Limits.Budget))))
+		}
+	}
+	return errStopped
+}
+
+// process runs cases in one process and takes in what it reports. It returns
+// how many of them were reported on.
+func (e *evaluation) process(list []int, captured bool) (handled int, exit pyrunner.Exit, lost bool, err error) {
+	if e.spent() {
+		return 0, exit, false, e.outOfTime()
+	}
+	lim := e.slot.cfg.Limits
+	spec := pyrunner.EvaluateSpec{
+		Source: e.req.code, EntryPoint: e.req.entryPoint, Cases: make([]pyrunner.Case, len(list)),
+		CPUSeconds: wholeSeconds(e.cpu), Captured: captured, Limits: lim.reported(),
+	}
+	for k, i := range list {
+		spec.Cases[k] = e.cases[i].call
+	}
+	var fault string
+	exit, lost, err = e.slot.run(e.ctx, pyrunner.Job{
+		Message:  pyrunner.Evaluate(spec, e.confinement(len(list)), e.at.importFrom()),
+		Wall:     e.wall,
+		Keep:     lim.CaseOutput,
+		Stop:     lim.OutputStop,
+		MaxFrame: lim.Result + 2*lim.CaseOutput + (1 << 20),
+		OnFrame: func(f pyrunner.Frame) (pyrunner.Message, pyrunner.Verdict) {
+			if f.Kind == pyrunner.FrameFault {
+				fault = string(f.Body)
+				return nil, pyrunner.Stop
+			}
+			if f.Case != handled || handled == len(list) {
+				return nil, pyrunner.Protocol
+			}
+			c := &e.cases[list[handled]]
+			if !e.take(c, f) {
+				return nil, pyrunner.Protocol
+			}
+			handled++
+			if e.req.stopOnFailure && c.done && !c.Passed() || e.spent() {
+				return nil, pyrunner.Stop
+			}
+			return nil, pyrunner.Continue
+		},
+	})
+	if err == nil && fault != "" {
+		err = errFault(fault)
+	}
+	return handled, exit, lost, err
+}
+
+// take makes a result of what a child reported on a case. It returns false for
+// a report that no child of ours writes.
+func (e *evaluation) take(c *caseState, f pyrunner.Frame) bool {
+	c.Result = verdict.Result{
+		CPU: f.CPU, Wall: f.Wall, PeakKB: f.PeakKB,
+		Stdout: clone(f.Stdout), Stderr: clone(f.Stderr),
+	}
+	lim := e.slot.cfg.Limits.CaseOutput
+	c.StdoutTruncated, c.StderrTruncated = len(f.Stdout) >= lim, len(f.Stderr) >= lim
+	c.done, c.final, c.answered, c.hard = true, false, false, false
+	switch f.Kind {
+	case pyrunner.FrameValue:
+		return e.takeValue(c, f.Body)
+	case pyrunner.FrameOpaque:
+		c.HasGot, c.Opaque = true, string(f.Body)
+		c.done, c.answered = false, true
+	case pyrunner.FrameError:
+		c.Status, c.Error = protocol.Errored, string(f.Body)
+	case pyrunner.FrameExit:
+		c.Status, c.Error, c.hard = protocol.Errored, string(f.Body), true
+	case pyrunner.FrameMemory:
+		c.Status, c.Error, c.hard = protocol.OutOfMemory, string(f.Body), true
+	case pyrunner.FrameLimit:
+		c.Status, c.Error, c.hard = protocol.OutputLimit, "Output limit: "+string(f.Body), true
+	default:
+		return false
+	}
+	return true
+}
+
+// takeValue takes in a returned value: a byte of marks and marshal data.
+func (e *evaluation) takeValue(c *caseState, body []byte) bool {
+	if len(body) == 0 {
+		return false
+	}
+	if body[0] != 0 {
+		c.Integrity = append(c.Integrity, "subclass")
+	}
+	v, rest, err := pyvalue.DecodeMarshal(body[1:], pyvalue.Limits{})
+	switch {
+	case errors.Is(err, pyvalue.ErrLimit):
+		c.Status, c.Error, c.hard = protocol.OutputLimit, "Output limit: result: "+err.Error(), true
+		return true
+	case err != nil || len(rest) != 0:
+		return false
+	}
+	c.HasGot, c.Got = true, v
+	if c.CPU > e.cpu {
+		c.Result = verdict.Result{CPU: c.CPU, Wall: c.Wall, PeakKB: c.PeakKB, Stdout: c.Stdout, Stderr: c.Stderr}
+		c.Status, c.Error, c.hard = protocol.TimedOut, e.cpuTimeout(), true
+		return true
+	}
+	if c.expected.Known {
+		c.Judge(c.expected.Value)
+	} else {
+		c.done, c.answered = false, true
+	}
+	return true
+}
+
+func clone(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	return append([]byte(nil), b...)
+}
+
+// answer encodes the results.
+func (e *evaluation) answer() Answer {
+	lim := e.slot.cfg.Limits
+	a := Answer{Status: 200, Outcome: "ok", Statuses: map[protocol.CaseStatus]int{}}
+	cases := make([]verdict.Case, len(e.cases))
+	stopped := false
+	for i := range e.cases {
+		c := &e.cases[i]
+		if stopped || !c.done {
+			c.finish(verdict.Fail(protocol.Skipped, "Skipped: a case before it failed"))
+		}
+		stopped = stopped || e.req.stopOnFailure && !c.Passed()
+		a.Statuses[c.Status]++
+		cases[i] = verdict.Case{Result: &c.Result, Input: e.req.cases[i].input, Output: e.req.cases[i].output}
+	}
+	a.Body = verdict.Encode(cases, verdict.Limits{Value: lim.Value, Answer: lim.Answer})
+	return a
+}

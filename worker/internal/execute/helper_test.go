@@ -1,0 +1,134 @@
+package execute
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/gradefleet/gradefleet/worker/internal/interpreter"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
+)
+
+// testUID is the user of the jobs when the tests run as root.
+const testUID = 219000
+
+var findPython = sync.OnceValues(func() (*interpreter.Interpreter, error) {
+	var user *syscall.Credential
+	if os.Getuid() == 0 {
+		user = &syscall.Credential{Uid: testUID, Gid: testUID}
+	}
+	return interpreter.Find(context.Background(), "", user)
+})
+
+// newSlot returns a slot and a place of its own to run in.
+func newSlot(t testing.TB, change ...func(*Limits)) (*Slot, Place) {
+	t.Helper()
+	python, err := findPython()
+	if err != nil {
+		t.Skip(err)
+	}
+	root := os.Getuid() == 0
+	policy, err := sandbox.NewPolicy(sandbox.Policy{Users: root, Processes: 64, OpenFiles: 256, FileBytes: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := DefaultLimits()
+	for _, f := range change {
+		f(&limits)
+	}
+	s, err := NewSlot(Config{Python: python, Policy: policy, Limits: limits, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s, newPlace(t)
+}
+
+func newPlace(t testing.TB) Place {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "gradefleet-execute-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	p := Place{Place: sandbox.Place{UID: -1, GID: -1, Work: filepath.Join(dir, "work"), Tmp: filepath.Join(dir, "tmp"), Home: filepath.Join(dir, "home")}}
+	os.Chmod(dir, 0o711)
+	for _, d := range []string{p.Work, p.Tmp, p.Home} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if os.Getuid() == 0 {
+		p.UID, p.GID = testUID, testUID
+		if out, err := exec.Command("chown", "-R", "219000:219000", p.Work, p.Tmp, p.Home).CombinedOutput(); err != nil {
+			t.Fatal(string(out))
+		}
+	}
+	return p
+}
+
+type evalAnswer struct {
+	Passed bool         `json:"passed"`
+	Cases  []evalResult `json:"case_results"`
+	Detail string       `json:"detail"`
+}
+
+type evalResult struct {
+	Passed    bool    `json:"passed"`
+	Got       any     `json:"got"`
+	Expected  any     `json:"expected"`
+	Error     *string `json:"error"`
+	Status    string  `json:"status"`
+	Stdout    string  `json:"stdout"`
+	Trust     string  `json:"trust"`
+	MemoryKB  int     `json:"memory_kb"`
+	Integrity []string
+}
+
+func (r evalResult) error() string {
+	if r.Error == nil {
+		return ""
+	}
+	return *r.Error
+}
+
+// evaluate sends code with entry point f and cases of input, output, input, …
+func evaluate(t testing.TB, s *Slot, at Place, code string, extra map[string]any, io ...string) evalAnswer {
+	t.Helper()
+	var cases []map[string]string
+	for i := 0; i < len(io); i += 2 {
+		cases = append(cases, map[string]string{"input": io[i], "output": io[i+1]})
+	}
+	body := map[string]any{"id": "x", "code": code, "entry_point": "f", "io_cases": cases}
+	for k, v := range extra {
+		body[k] = v
+	}
+	raw, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := s.Evaluate(context.Background(), raw, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ans evalAnswer
+	if err := json.Unmarshal(a.Body, &ans); err != nil {
+		t.Fatalf("answer %s: %v", a.Body, err)
+	}
+	return ans
+}
+
+func statuses(a evalAnswer) string {
+	var s []string
+	for _, c := range a.Cases {
+		s = append(s, c.Status)
+	}
+	return strings.Join(s, " ")
+}

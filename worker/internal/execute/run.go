@@ -1,0 +1,110 @@
+package execute
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/gradefleet/gradefleet/worker/internal/pyrunner"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
+	"github.com/gradefleet/gradefleet/worker/internal/verdict"
+)
+
+// Run carries out a run request: a command of /bin/sh in the session's
+// directory. An error means that the platform failed or that ctx is done.
+func (s *Slot) Run(ctx context.Context, body []byte, at Place) (Answer, error) {
+	req, err := parseRun(body)
+	if err != nil {
+		return refuse(422, "%v", err), nil
+	}
+	lim := s.cfg.Limits
+	wall, err := within(req.limits.wall, lim.RunWall, lim.MaxRunWall, "wall_s", seconds)
+	if err != nil {
+		return refuse(422, "%v", err), nil
+	}
+	cpu, err := within(req.limits.cpu, lim.RunCPU, max(lim.RunCPU, lim.MaxRunWall), "cpu_s", seconds)
+	if err != nil {
+		return refuse(422, "%v", err), nil
+	}
+	memory, err := within(req.limits.memory, lim.RunMemory, lim.MaxMemory, "memory_mb", megabytes)
+	if err != nil {
+		return refuse(422, "%v", err), nil
+	}
+	if i := indexNUL(req.command); i >= 0 {
+		return refuse(422, "body.cmd: a command can't contain a NUL character (at byte %d)", i), nil
+	}
+	cpuSeconds := wholeSeconds(cpu)
+	confine := s.cfg.Policy.Confine(at.Place, sandbox.Limits{CPUSeconds: cpuSeconds, CPUTotal: cpuSeconds, MemoryBytes: memory})
+	var fault string
+	exit, lost, err := s.run(ctx, pyrunner.Job{
+		Message: pyrunner.Run(req.command, confine),
+		Wall:    wall, Keep: lim.Output, Stop: lim.OutputStop, MaxFrame: 64 << 10,
+		OnFrame: func(f pyrunner.Frame) (pyrunner.Message, pyrunner.Verdict) {
+			fault = string(f.Body)
+			return nil, pyrunner.Stop
+		},
+	})
+	if err != nil {
+		return Answer{}, err
+	}
+	if fault != "" {
+		return Answer{}, errFault(fault)
+	}
+	a := Answer{Status: 200, Outcome: "ok"}
+	stderr := string(exit.Stderr)
+	switch {
+	case lost:
+		stderr += "\nThe command ended its own runner; nothing more is known of it."
+	case exit.Ending == pyrunner.EndedWall:
+		a.Outcome = "timeout"
+		stderr += endLine(stderr) + fmt.Sprintf("Timeout: the command was ended after %s", seconds(wall))
+	case exit.Ending == pyrunner.EndedOutput:
+		a.Outcome = "output_limit"
+		stderr += endLine(stderr) + fmt.Sprintf("Output limit: the command was ended after it wrote more than %d bytes", lim.OutputStop)
+	}
+	a.Body = encodeRun(req.session, exit, stderr, lost)
+	return a, nil
+}
+
+func endLine(s string) string {
+	if s == "" || s[len(s)-1] == '\n' {
+		return ""
+	}
+	return "\n"
+}
+
+func indexNUL(s string) int {
+	for i := range len(s) {
+		if s[i] == 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// wholeSeconds rounds up to what RLIMIT_CPU can say.
+func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
+
+// encodeRun writes the documented answer of a run request.
+func encodeRun(session string, exit pyrunner.Exit, stderr string, lost bool) []byte {
+	b := make([]byte, 0, len(exit.Stdout)+len(stderr)+256)
+	b = verdict.AppendText(append(b, `{"stdout":`...), string(exit.Stdout))
+	b = verdict.AppendText(append(b, `,"stderr":`...), stderr)
+	b = verdict.AppendText(append(b, `,"id":`...), session)
+	b = append(b, `,"exit_code":`...)
+	switch {
+	case lost:
+		b = append(b, "null"...)
+	case exit.Status.Signaled():
+		b = strconv.AppendInt(b, int64(-exit.Status.Signal()), 10) // as subprocess says it
+	default:
+		b = strconv.AppendInt(b, int64(exit.Status.ExitStatus()), 10)
+	}
+	b = strconv.AppendBool(append(b, `,"timed_out":`...), exit.Ending == pyrunner.EndedWall)
+	b = strconv.AppendBool(append(b, `,"truncated":`...), exit.StdoutTruncated || exit.StderrTruncated)
+	b = verdict.AppendMillis(append(b, `,"cpu_ms":`...), exit.CPU)
+	b = verdict.AppendMillis(append(b, `,"wall_ms":`...), exit.Wall)
+	b = strconv.AppendInt(append(b, `,"memory_kb":`...), int64(exit.PeakKB), 10)
+	return append(b, '}')
+}

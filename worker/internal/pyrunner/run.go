@@ -1,0 +1,335 @@
+package pyrunner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Ending says who ended a child's process.
+type Ending int
+
+// How a child's process came to its end.
+const (
+	// EndedItself: it exited, or was killed by something other than us.
+	EndedItself Ending = iota
+	// EndedWall: its wall clock ran out.
+	EndedWall
+	// EndedOutput: it wrote more to stdout or stderr than may be.
+	EndedOutput
+	// EndedCancelled: the job's context was done.
+	EndedCancelled
+	// EndedProtocol: it sent something that is no frame.
+	EndedProtocol
+	// EndedStopped: the frame callback asked for it.
+	EndedStopped
+)
+
+// Exit tells how a job's process ended, as the kernel has it.
+type Exit struct {
+	Status unix.WaitStatus
+	// CPU is user and system time of the process and of the descendants it
+	// waited for; PeakKB the peak resident memory, in KiB.
+	CPU    time.Duration
+	PeakKB int
+	// Leftovers counts the descendants that had to be killed.
+	Leftovers int
+	// Ending says whether we ended it.
+	Ending Ending
+	// Wall is the time from the hand-over of the job to the end.
+	Wall time.Duration
+	// Stdout and Stderr are what went to the descriptors, up to Job.Keep each;
+	// the flags tell that there was more.
+	Stdout, Stderr                   []byte
+	StdoutTruncated, StderrTruncated bool
+}
+
+// Job is one message for one child.
+type Job struct {
+	Message Message
+	// Wall bounds the time from the hand-over, or from the last frame, to the
+	// next frame or the end of the process.
+	Wall time.Duration
+	// Keep bounds what is kept of stdout and of stderr, Stop what may be
+	// written to each at all, in bytes.
+	Keep, Stop int
+	// MaxFrame bounds a frame, in bytes.
+	MaxFrame int
+	// OnFrame is called for each frame, in order. It may return a message to
+	// send to the child; Stop, to end the process. May be nil.
+	OnFrame func(Frame) (reply Message, verdict Verdict)
+}
+
+// Verdict is what OnFrame wants next.
+type Verdict int
+
+// What may follow a frame.
+const (
+	// Continue lets the process go on.
+	Continue Verdict = iota
+	// Stop ends it.
+	Stop
+	// Protocol ends it because the frame makes no sense.
+	Protocol
+)
+
+// Run hands a job to a child and follows it until it has ended and nothing it
+// started is left. An error means that the platform failed (ErrServerLost in
+// its chain: start another server); whatever the submission did is in Exit.
+// A done ctx ends the job.
+func (s *Server) Run(ctx context.Context, job Job) (Exit, error) {
+	c, err := s.take()
+	if err != nil {
+		return Exit{}, err
+	}
+	r := runs.Get().(*run)
+	defer r.release()
+	r.s, r.c, r.job = s, c, job
+	defer s.forget(c)
+	return r.run(ctx)
+}
+
+// run is the state of one job while it runs.
+type run struct {
+	s        *Server
+	c        *child
+	job      Job
+	in       []byte // bytes of the channel that make no whole frame yet
+	send     []byte // bytes not sent yet
+	writing  bool   // whether the poller waits for room to send
+	ending   Ending
+	deadline time.Time
+	out, err capture
+	scratch  [64 << 10]byte
+}
+
+var runs = sync.Pool{New: func() any { return new(run) }}
+
+func (r *run) release() {
+	r.in = r.in[:0]
+	if cap(r.in) > 1<<20 {
+		r.in = nil
+	}
+	r.s, r.c, r.job, r.send, r.writing, r.ending = nil, nil, Job{}, nil, false, EndedItself
+	r.out, r.err = capture{}, capture{}
+	runs.Put(r)
+}
+
+// capture keeps the beginning of a stream.
+type capture struct {
+	data  []byte
+	total int
+}
+
+func (r *run) run(ctx context.Context) (Exit, error) {
+	s, c := r.s, r.c
+	start := time.Now()
+	r.deadline = start.Add(r.job.Wall)
+	r.send = r.job.Message
+	for _, fd := range [...]int{c.channel, c.out, c.err} {
+		if err := s.poller.add(fd, unix.EPOLLIN); err != nil {
+			return Exit{}, s.lose(err)
+		}
+	}
+	// A done context shows as a deadline that passed.
+	stop := context.AfterFunc(ctx, s.poller.wake)
+	defer stop()
+	r.flush()
+	for c.exit == nil && s.lost == nil {
+		if r.ending != EndedItself {
+			ctx = context.Background() // has been heard; what counts now is the kill's deadline
+		}
+		events, err := s.poller.wait(ctx, r.deadline)
+		switch {
+		case err == nil:
+			for i := range events {
+				r.event(int(events[i].Fd), events[i].Events)
+			}
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			s.lose(err)
+		case r.ending != EndedItself && !time.Now().Before(r.deadline):
+			s.lose(fmt.Errorf("child %d not gone %v after its kill", c.pid, s.cfg.KillTimeout))
+		case r.ending != EndedItself:
+		case ctx.Err() != nil:
+			r.end(EndedCancelled)
+		case !time.Now().Before(r.deadline):
+			r.end(EndedWall)
+		}
+	}
+	if s.lost != nil {
+		return Exit{}, s.lost
+	}
+	// Everything that could write is gone, so what is in the pipes is all.
+	r.readChannel()
+	r.readStream(c.out, &r.out)
+	r.readStream(c.err, &r.err)
+	exit := *c.exit
+	exit.Ending = r.ending
+	exit.Wall = time.Since(start)
+	exit.Stdout, exit.StdoutTruncated = r.out.data, r.out.total > len(r.out.data)
+	exit.Stderr, exit.StderrTruncated = r.err.data, r.err.total > len(r.err.data)
+	return exit, nil
+}
+
+// event handles one ready descriptor.
+func (r *run) event(fd int, events uint32) {
+	switch fd {
+	case r.s.ctl:
+		r.s.drainControl()
+		if r.ending != EndedItself && r.c.exit == nil {
+			r.s.kill(r.c) // its pid may have come only now
+		}
+	case r.c.channel:
+		if events&unix.EPOLLOUT != 0 {
+			r.flush()
+		}
+		if events&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+			r.readChannel()
+		}
+	case r.c.out:
+		r.readStream(fd, &r.out)
+	case r.c.err:
+		r.readStream(fd, &r.err)
+	default: // the spare child's, never added, or one that was closed meanwhile
+		r.s.poller.remove(fd)
+	}
+}
+
+// end asks for the end of the process, for the first reason that comes up.
+func (r *run) end(why Ending) {
+	if r.ending != EndedItself {
+		return
+	}
+	r.ending = why
+	r.deadline = time.Now().Add(r.s.cfg.KillTimeout)
+	r.s.kill(r.c)
+}
+
+// flush sends what is to be sent, as far as there is room.
+func (r *run) flush() {
+	for len(r.send) > 0 {
+		n, err := unix.SendmsgN(r.c.channel, r.send, nil, nil, unix.MSG_NOSIGNAL)
+		switch err {
+		case nil:
+			r.send = r.send[n:]
+			continue
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			if !r.writing {
+				r.writing = true
+				r.watch(unix.EPOLLIN | unix.EPOLLOUT)
+			}
+			return
+		default: // the child is gone or closed its end; its exit will tell
+			r.send = nil
+		}
+	}
+	if r.writing {
+		r.writing = false
+		r.watch(unix.EPOLLIN)
+	}
+}
+
+func (r *run) watch(events uint32) {
+	if err := r.s.poller.modify(r.c.channel, events); err != nil {
+		r.s.lose(err)
+	}
+}
+
+// readChannel takes in frames.
+func (r *run) readChannel() {
+	for {
+		n, err := unix.Read(r.c.channel, r.scratch[:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err == unix.EAGAIN {
+			return
+		}
+		if err != nil || n == 0 {
+			r.s.poller.remove(r.c.channel)
+			return
+		}
+		if r.ending != EndedItself {
+			continue // what it says now doesn't count
+		}
+		// The usual read is of whole frames, which need not be copied.
+		data := r.scratch[:n]
+		if len(r.in) > 0 {
+			r.in = append(r.in, data...)
+			data = r.in
+		}
+		rest := r.frames(data)
+		r.in = append(r.in[:0], rest...)
+		if n < len(r.scratch) {
+			return
+		}
+	}
+}
+
+// frames handles the whole frames in data and returns what is left.
+func (r *run) frames(data []byte) []byte {
+	for {
+		f, rest, ok, err := nextFrame(data, r.job.MaxFrame)
+		if err != nil {
+			r.end(EndedProtocol)
+			return nil
+		}
+		if !ok {
+			return data
+		}
+		data = rest
+		if r.ending == EndedItself {
+			r.deadline = time.Now().Add(r.job.Wall)
+		}
+		if r.job.OnFrame == nil {
+			continue
+		}
+		reply, next := r.job.OnFrame(f)
+		if reply != nil {
+			r.send = append(r.send, reply...)
+			r.flush()
+		}
+		switch next {
+		case Stop:
+			r.end(EndedStopped)
+			return nil
+		case Protocol:
+			r.end(EndedProtocol)
+			return nil
+		}
+	}
+}
+
+// readStream takes in what was printed, keeping the beginning.
+func (r *run) readStream(fd int, c *capture) {
+	for {
+		n, err := unix.Read(fd, r.scratch[:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err == unix.EAGAIN {
+			return
+		}
+		if err != nil || n == 0 {
+			r.s.poller.remove(fd)
+			return
+		}
+		c.total += n
+		if room := r.job.Keep - len(c.data); room > 0 {
+			c.data = append(c.data, r.scratch[:min(n, room)]...)
+		}
+		if c.total > r.job.Stop {
+			r.end(EndedOutput)
+		}
+		if n < len(r.scratch) {
+			return
+		}
+	}
+}

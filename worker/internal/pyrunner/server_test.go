@@ -1,0 +1,148 @@
+package pyrunner
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gradefleet/gradefleet/worker/internal/pymarshal"
+)
+
+const noSandbox = `
+import os as _os
+import resource as _resource
+RLIM_INFINITY = _resource.RLIM_INFINITY
+def enter(spec):
+    _os.setsid()
+`
+
+func startServer(t testing.TB) *Server {
+	t.Helper()
+	python := "/usr/bin/python3"
+	if _, err := os.Stat(python); err != nil {
+		if python, err = exec.LookPath("python3"); err != nil {
+			t.Skip("no python3")
+		}
+	}
+	s, err := StartServer(Config{
+		Command: func(args ...string) *exec.Cmd { return exec.Command(python, args...) },
+		Path:    systemPath(t, python), Preload: Preload, SandboxSource: noSandbox, Limits: testLimits,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func systemPath(t testing.TB, python string) []string {
+	out, err := exec.Command(python, "-I", "-c", `import sys; print("\n".join(sys.path))`).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(out))
+}
+
+var testLimits = Limits{Result: 1 << 20, Text: 1 << 16, Keep: 1 << 16, Stop: 1 << 20}
+
+var noConfinement = Confinement(pymarshal.AppendTuple(nil, 0))
+
+func ints(values ...int64) []Case {
+	cases := make([]Case, len(values))
+	for i, v := range values {
+		b := append([]byte{'{'}, pymarshal.AppendString(nil, "x")...)
+		cases[i] = Case{Keywords, append(pymarshal.AppendInt(b, v), '0')}
+	}
+	return cases
+}
+
+type seen struct {
+	kind FrameKind
+	n    int
+	body string
+	out  string
+}
+
+func runCases(t testing.TB, s *Server, source string, wall time.Duration, cases []Case) ([]seen, Exit) {
+	t.Helper()
+	var got []seen
+	exit, err := s.Run(context.Background(), Job{
+		Message: Evaluate(EvaluateSpec{Source: source, EntryPoint: "f", Cases: cases, CPUSeconds: 5, Captured: true, Limits: testLimits}, noConfinement, ""),
+		Wall:    wall, Keep: 1 << 16, Stop: 1 << 20, MaxFrame: 4 << 20,
+		OnFrame: func(f Frame) (Message, Verdict) {
+			got = append(got, seen{f.Kind, f.Case, string(f.Body), string(f.Stdout)})
+			return nil, Continue
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got, exit
+}
+
+func TestCasesInOneProcess(t *testing.T) {
+	s := startServer(t)
+	got, exit := runCases(t, s, "n = 0\ndef f(x):\n    global n\n    n += 1\n    print('hi', x)\n    if x == 2: raise ValueError('two')\n    return [n, x]", time.Second, ints(1, 2, 3))
+	if len(got) != 3 || got[0].kind != FrameValue || got[1].kind != FrameError || got[2].kind != FrameValue {
+		t.Fatalf("frames %+v, exit %+v", got, exit)
+	}
+	if !strings.HasPrefix(got[1].body, "ValueError: two\nTraceback") || got[2].out != "hi 3\n" {
+		t.Errorf("frames %+v", got)
+	}
+	if exit.Status.ExitStatus() != 0 || exit.Ending != EndedItself || exit.PeakKB < 1000 {
+		t.Errorf("exit %+v", exit)
+	}
+}
+
+func TestWallClockFromOutside(t *testing.T) {
+	s := startServer(t)
+	got, exit := runCases(t, s, "import time, os\ndef f(x):\n    if x == 2:\n        os.fork(); os.setsid() if os.getpid() % 1 else 0; time.sleep(1000)\n    return x", 200*time.Millisecond, ints(1, 2, 3))
+	if exit.Ending != EndedWall || exit.Leftovers != 1 || len(got) != 1 {
+		t.Fatalf("frames %+v, exit %+v", got, exit)
+	}
+	if got, exit = runCases(t, s, "def f(x): return x", time.Second, ints(7)); len(got) != 1 {
+		t.Fatalf("next job: frames %+v, exit %+v", got, exit)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	s := startServer(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	exit, err := s.Run(ctx, Job{
+		Message: Evaluate(EvaluateSpec{Source: "def f(x):\n    while x: pass\n    return x", EntryPoint: "f", Cases: ints(0, 1), CPUSeconds: 50, Limits: testLimits}, noConfinement, ""),
+		Wall:    time.Minute, Keep: 1, Stop: 1, MaxFrame: 1 << 20,
+		OnFrame: func(Frame) (Message, Verdict) { cancel(); return nil, Continue },
+	})
+	if err != nil || exit.Ending != EndedCancelled {
+		t.Fatalf("exit %+v, error %v", exit, err)
+	}
+}
+
+func BenchmarkOneCase(b *testing.B) {
+	s := startServer(b)
+	cases := ints(1)
+	s.Prefork()
+	for b.Loop() {
+		got, _ := runCases(b, s, "def f(x): return x", time.Second, cases)
+		s.Prefork()
+		if len(got) != 1 {
+			b.Fatal(got)
+		}
+	}
+}
+
+func Benchmark100Cases(b *testing.B) {
+	s := startServer(b)
+	values := make([]int64, 100)
+	cases := ints(values...)
+	for b.Loop() {
+		got, _ := runCases(b, s, "def f(x): return x", time.Second, cases)
+		s.Prefork()
+		if len(got) != 100 {
+			b.Fatal(got)
+		}
+	}
+}

@@ -1,0 +1,164 @@
+package sandbox
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gradefleet/gradefleet/worker/internal/pymarshal"
+)
+
+// Path is the PATH of submissions, behind the directory that the policy puts
+// in front of it.
+const Path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// Level names how much isolation is in force.
+type Level string
+
+// The levels, least first.
+const (
+	// Basic is rlimits, no_new_privs, a watched wall clock and clean-up, and a
+	// user for each session when the worker runs as root.
+	Basic Level = "basic"
+)
+
+// Policy is what the worker enforces on every child.
+type Policy struct {
+	// Users says that each session has a user of its own.
+	Users bool
+	// Bin is put in front of Path for submissions; may be empty.
+	Bin string
+	// Processes, OpenFiles: limits of a job; FileBytes: of a file it writes.
+	Processes, OpenFiles int
+	FileBytes            int64
+	// baseTasks is how many tasks the worker's user had at start: without a
+	// user for each session RLIMIT_NPROC counts those too.
+	baseTasks int
+}
+
+// NewPolicy fills in what depends on the machine.
+func NewPolicy(p Policy) (*Policy, error) {
+	if !p.Users {
+		n, err := countTasks(os.Getuid())
+		if err != nil {
+			return nil, fmt.Errorf("count processes: %w", err)
+		}
+		p.baseTasks = n
+	}
+	return &p, nil
+}
+
+// Level returns the level in force.
+func (p *Policy) Level() Level { return Basic }
+
+// Report says in one line what is in force and what is not.
+func (p *Policy) Report() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: rlimits (processes %d, open files %d, file size %d bytes, CPU and memory a job), no_new_privs, subreaper", p.Level(), p.Processes, p.OpenFiles, p.FileBytes)
+	if p.Users {
+		b.WriteString(", a user for each session")
+	} else {
+		b.WriteString("; no user for each session (the worker is not root): submissions run as the worker's own user")
+	}
+	b.WriteString("; no seccomp, Landlock, namespaces or cgroups")
+	return b.String()
+}
+
+// Place is where and as whom a job runs.
+type Place struct {
+	// UID and GID of the session; -1 keeps the worker's.
+	UID, GID int
+	// Work, Tmp and Home are absolute paths, made and owned already.
+	Work, Tmp, Home string
+}
+
+// Limits of one job's process.
+type Limits struct {
+	// CPUSeconds is the first process' soft limit; the hard limit is
+	// CPUTotal+1 for all cases it may run. Both a process, not a tree.
+	CPUSeconds, CPUTotal int
+	// MemoryBytes bounds the address space of each process.
+	MemoryBytes int64
+}
+
+// Confine returns the confinement that the child's enter() takes, as marshal
+// data: see enter.py.
+func (p *Policy) Confine(at Place, l Limits) []byte {
+	b := make([]byte, 0, 512)
+	b = pymarshal.AppendTuple(b, 5)
+	b = pymarshal.AppendInt(b, int64(at.UID))
+	b = pymarshal.AppendInt(b, int64(at.GID))
+	b = pymarshal.AppendString(b, at.Work)
+	limits := [...]struct {
+		resource   int
+		soft, hard int64
+	}{
+		{unix.RLIMIT_CPU, int64(l.CPUSeconds), int64(l.CPUTotal) + 1},
+		{unix.RLIMIT_AS, l.MemoryBytes, l.MemoryBytes},
+		{unix.RLIMIT_FSIZE, p.FileBytes, p.FileBytes},
+		{unix.RLIMIT_NPROC, int64(p.baseTasks + p.Processes), int64(p.baseTasks + p.Processes)},
+		{unix.RLIMIT_NOFILE, int64(p.OpenFiles), int64(p.OpenFiles)},
+		{unix.RLIMIT_CORE, 0, 0},
+		{unix.RLIMIT_MEMLOCK, 64 << 10, 64 << 10},
+		{unix.RLIMIT_MSGQUEUE, 0, 0},
+	}
+	b = pymarshal.AppendTuple(b, len(limits))
+	for _, r := range limits {
+		b = pymarshal.AppendTuple(b, 3)
+		b = pymarshal.AppendInt(b, int64(r.resource))
+		b = pymarshal.AppendInt(b, r.soft)
+		b = pymarshal.AppendInt(b, r.hard)
+	}
+	path := Path
+	if p.Bin != "" {
+		path = p.Bin + ":" + Path
+	}
+	return pymarshal.AppendDict(b, [][2]string{
+		{"PATH", path},
+		{"HOME", at.Home},
+		{"TMPDIR", at.Tmp},
+		{"PWD", at.Work},
+		{"USER", "session"},
+		{"LOGNAME", "session"},
+		{"SHELL", "/bin/sh"},
+		{"LANG", "C.UTF-8"},
+		{"MPLBACKEND", "Agg"},
+		{"PYTHONDONTWRITEBYTECODE", "1"},
+		// One thread each: the slot is one core's worth, and address space is limited.
+		{"OPENBLAS_NUM_THREADS", "1"},
+		{"OMP_NUM_THREADS", "1"},
+	})
+}
+
+// countTasks counts the threads of a user, as RLIMIT_NPROC does.
+func countTasks(uid int) (int, error) {
+	statuses, err := filepath.Glob("/proc/[0-9]*/status")
+	if err != nil {
+		return 0, err
+	}
+	total := 0
+	for _, name := range statuses {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			continue // it ended
+		}
+		var owner, threads int
+		for sc := bufio.NewScanner(bytes.NewReader(data)); sc.Scan(); {
+			fmt.Sscanf(sc.Text(), "Uid:\t%d", &owner)
+			fmt.Sscanf(sc.Text(), "Threads:\t%d", &threads)
+		}
+		if owner == uid {
+			total += threads
+		}
+	}
+	return total, nil
+}
+
+// Levels lists the levels, least isolation first.
+func Levels() []Level { return slices.Clone([]Level{Basic}) }
