@@ -15,11 +15,15 @@ import (
 // Settings of the stream and buckets.
 type Settings struct {
 	// QueueLimit is how many jobs may wait or run in one queue (the shared one,
-	// or one worker's own) before the gateway answers 429.
+	// or one worker's own) before the gateway answers 429. 0, as workers have
+	// it, keeps what the stream has, and creates it with DefaultQueueLimit.
 	QueueLimit int64
 	// Replicas is how many copies JetStream keeps; 0 counts as 1.
 	Replicas int
 }
+
+// DefaultQueueLimit is the queue limit of a stream that a worker created first.
+const DefaultQueueLimit = 10_000
 
 // Bus is a NATS connection with the fleet's stream and buckets at hand.
 type Bus struct {
@@ -39,7 +43,7 @@ func Ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 	}
 	b := &Bus{NC: nc, JS: js}
 	replicas := max(s.Replicas, 1)
-	b.Jobs, err = js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	stream := jetstream.StreamConfig{
 		Name:        protocol.JobsStream,
 		Description: "evaluate and run jobs on their way to a worker",
 		Subjects:    []string{protocol.JobsSubjects},
@@ -55,7 +59,13 @@ func Ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 		Replicas:             replicas,
 		AllowDirect:          true,
 		Duplicates:           2 * time.Minute,
-	})
+	}
+	if s.QueueLimit > 0 {
+		b.Jobs, err = js.CreateOrUpdateStream(ctx, stream)
+	} else if b.Jobs, err = js.Stream(ctx, protocol.JobsStream); errors.Is(err, jetstream.ErrStreamNotFound) {
+		stream.MaxMsgsPerSubject = DefaultQueueLimit
+		b.Jobs, err = js.CreateOrUpdateStream(ctx, stream)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("create stream %s: %w", protocol.JobsStream, err)
 	}

@@ -18,3 +18,8 @@ const (
 
 // CaseStatuses lists the closed set, for metrics and documentation.
 var CaseStatuses = []CaseStatus{Passed, Failed, Errored, TimedOut, OutOfMemory, Crashed, OutputLimit, Skipped}
+
+// StatusMisdirected is the Result status of a worker that doesn't own the
+// session it was asked about, or not in that epoch any more: the gateway looks
+// the owner up again. It never reaches a caller.
+const StatusMisdirected = 421

@@ -1,0 +1,57 @@
+// Command gradefleet runs a whole fleet in one process, and drives fleets.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/gradefleet/gradefleet/cli/internal/bench"
+	"github.com/gradefleet/gradefleet/cli/internal/grade"
+	"github.com/gradefleet/gradefleet/cli/internal/up"
+	"github.com/gradefleet/gradefleet/shared/buildinfo"
+)
+
+// commands of the program; each package documents its own options.
+type commands struct {
+	Up      up.Config    `cmd:"" help:"Run the whole fleet in this process: NATS with JetStream, a gateway, a worker."`
+	Grade   grade.Config `cmd:"" help:"Grade the rows of workload files and compare with recorded verdicts."`
+	Bench   bench.Config `cmd:"" help:"Drive one or two servers and print throughput and latency."`
+	Version struct{}     `cmd:"" help:"Print the version."`
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "gradefleet:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	var c commands
+	parser, err := kong.New(&c, kong.Name("gradefleet"), kong.UsageOnError(),
+		kong.Description("Runs and grades untrusted code at high volume."))
+	if err != nil {
+		return err
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		return err
+	}
+	switch command.Selected().Name {
+	case "up":
+		return up.Run(ctx, c.Up, os.Stdout, os.Stderr)
+	case "grade":
+		return grade.Run(ctx, c.Grade, os.Stdout, os.Stderr)
+	case "bench":
+		return bench.Run(ctx, c.Bench, os.Stdout)
+	}
+	fmt.Println(buildinfo.Version())
+	return nil
+}

@@ -1,0 +1,186 @@
+package execute
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+type runAnswer struct {
+	Stdout    string `json:"stdout"`
+	Stderr    string `json:"stderr"`
+	ID        string `json:"id"`
+	ExitCode  *int   `json:"exit_code"`
+	TimedOut  bool   `json:"timed_out"`
+	Truncated bool   `json:"truncated"`
+	MemoryKB  int    `json:"memory_kb"`
+	Detail    string `json:"detail"`
+}
+
+func runCommand(t testing.TB, s *Slot, at Place, cmd string) runAnswer {
+	t.Helper()
+	body, _ := json.Marshal(map[string]string{"id": "x", "cmd": cmd})
+	a, err := s.Run(context.Background(), body, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r runAnswer
+	if err := json.Unmarshal(a.Body, &r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestRunCommands(t *testing.T) {
+	s, at := newSlot(t, func(l *Limits) { l.RunWall, l.Output, l.OutputStop = 2*time.Second, 1000, 1<<20 })
+	t.Setenv("SECRET_TOKEN", "hunter2")
+	tests := []struct {
+		name, cmd, stdout, stderr string
+		exit                      int
+	}{
+		{"both streams and a status", "echo out; echo err >&2; exit 3", "out\n", "err\n", 3},
+		{"a signal", "kill -9 $$", "", "", -9},
+		{"unknown command", "no_such_command_zz", "", "/bin/sh: 1: no_such_command_zz: not found\n", 127},
+		{"empty input", "cat; echo done", "done\n", "", 0},
+		{"bytes that are no UTF-8", `printf '\377\376abc'`, "\uFFFD\uFFFDabc", "", 0},
+		{"the directory", "pwd; echo x > made; ls", at.Work + "\nmade\n", "", 0},
+		{"own HOME and TMPDIR", `echo "$HOME $TMPDIR"; touch "$HOME/a" "$TMPDIR/b" && ls "$HOME" "$TMPDIR" | wc -l`, at.Home + " " + at.Tmp + "\n5\n", "", 0},
+		{"no secrets", "env | grep -c SECRET", "0\n", "", 1},
+		{"a pipe that closes early", "yes | head -n 2; echo ok", "y\ny\nok\n", "", 0},
+		{"python", "python3 -c 'print(6 * 7)'", "42\n", "", 0},
+		{"no new privileges", "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1\n", "", 0},
+		{"no core files", "ulimit -c", "0\n", "", 0},
+		{"open files", "ulimit -n", "256\n", "", 0},
+		{"file size", "head -c 100000000 /dev/zero > big; wc -c < big", "67108864\n", "", 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := runCommand(t, s, at, tt.cmd)
+			if r.Stdout != tt.stdout || !strings.Contains(r.Stderr, tt.stderr) || r.ExitCode == nil || *r.ExitCode != tt.exit || r.ID != "x" {
+				t.Errorf("answer %+v (exit %v), want stdout %q, stderr %q, exit %d", r, r.ExitCode, tt.stdout, tt.stderr, tt.exit)
+			}
+		})
+	}
+}
+
+func TestRunTimeoutKeepsOutput(t *testing.T) {
+	s, at := newSlot(t, func(l *Limits) { l.RunWall = 300 * time.Millisecond })
+	r := runCommand(t, s, at, "echo partial; echo oops >&2; sleep 100")
+	if !r.TimedOut || r.Stdout != "partial\n" || !strings.HasPrefix(r.Stderr, "oops\n") || !strings.Contains(r.Stderr, "Timeout: the command was ended after 0.3 s") {
+		t.Errorf("answer %+v", r)
+	}
+}
+
+func TestRunOutputIsCut(t *testing.T) {
+	s, at := newSlot(t, func(l *Limits) { l.Output, l.OutputStop = 1000, 100_000 })
+	r := runCommand(t, s, at, "head -c 50000 /dev/zero | tr '\\0' x")
+	if !r.Truncated || len(r.Stdout) != 1000 || *r.ExitCode != 0 {
+		t.Errorf("stdout of %d bytes, truncated %v, exit %v", len(r.Stdout), r.Truncated, r.ExitCode)
+	}
+	r = runCommand(t, s, at, "yes")
+	if !r.Truncated || !strings.Contains(r.Stderr, "Output limit") {
+		t.Errorf("answer %+v", r)
+	}
+}
+
+// A job ends when it has no descendants left, whatever they do to stay.
+func TestNothingIsLeftBehind(t *testing.T) {
+	s, at := newSlot(t, func(l *Limits) { l.RunWall = 5 * time.Second })
+	mark := fmt.Sprintf("86400.%d", time.Now().UnixNano()%1e9)
+	tests := []struct{ name, cmd string }{
+		{"background", "sleep " + mark + " & echo ok"},
+		{"own session", "setsid sleep " + mark + " & echo ok"},
+		{"double fork", "(setsid sh -c 'sleep " + mark + " &' &) ; echo ok"},
+		{"ignored signals", "(trap '' HUP INT TERM; sleep " + mark + ") & echo ok"},
+		{"stopped", "sleep " + mark + " & kill -STOP $!; echo ok"},
+		{"closed output", "sleep " + mark + " >/dev/null 2>&1 </dev/null & echo ok"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			begun := time.Now()
+			r := runCommand(t, s, at, tt.cmd)
+			if r.Stdout != "ok\n" || r.TimedOut || time.Since(begun) > 4*time.Second {
+				t.Errorf("answer %+v after %v", r, time.Since(begun))
+			}
+			if left := processesWith(t, mark); len(left) > 0 {
+				t.Errorf("processes left: %v", left)
+			}
+		})
+	}
+}
+
+func TestForkBombEnds(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs a user for the session, which needs root: the process limit is the user's")
+	}
+	s, at := newSlot(t, func(l *Limits) { l.RunWall = 500 * time.Millisecond })
+	r := runCommand(t, s, at, "b() { b | b & b; }; b")
+	if r.ExitCode == nil {
+		t.Errorf("answer %+v", r)
+	}
+	if r := runCommand(t, s, at, "echo fine"); r.Stdout != "fine\n" {
+		t.Errorf("the next command: %+v", r)
+	}
+}
+
+func processesWith(t *testing.T, arg string) (pids []int) {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dirs {
+		cmdline, err := os.ReadFile(d + "/cmdline")
+		if err == nil && strings.Contains(string(cmdline), "sleep\x00"+arg) {
+			pid, _ := strconv.Atoi(filepath.Base(d))
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func TestKilledForkServer(t *testing.T) {
+	s, at := newSlot(t)
+	unix.Kill(s.server.Pid(), unix.SIGKILL)
+	a := evaluate(t, s, at, "def f(x): return x", nil, "x=1", "1")
+	b := evaluate(t, s, at, "def f(x): return x", nil, "x=1", "1")
+	if !b.Passed || s.Restarts() != 1 {
+		t.Errorf("after the loss: %+v, then %+v; %d restarts", a, b, s.Restarts())
+	}
+}
+
+func TestStoppedForkServer(t *testing.T) {
+	s, at := newSlot(t, func(l *Limits) { l.CaseWall = 200 * time.Millisecond })
+	unix.Kill(s.server.Pid(), unix.SIGSTOP)
+	evaluate(t, s, at, "def f(x):\n    while True: pass", nil, "x=1", "1")
+	if b := evaluate(t, s, at, "def f(x): return x", nil, "x=1", "1"); !b.Passed {
+		t.Errorf("after the loss: %+v", b)
+	}
+}
+
+// What root may do to the worker and to others' files, a session's user may not.
+func TestSessionUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs a user for the session, which needs root")
+	}
+	s, at := newSlot(t)
+	other := newPlace(t)
+	if err := os.WriteFile(other.Work+"/secret", []byte("s3cret"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	other.UID = 219001
+	if err := os.Chown(other.Work, other.UID, other.UID); err != nil {
+		t.Fatal(err)
+	}
+	r := runCommand(t, s, at, fmt.Sprintf("id -u; id -G; cat %s/secret; kill -9 $PPID; kill -9 %d; cat /proc/%d/environ; echo end", other.Work, os.Getpid(), os.Getpid()))
+	if !strings.HasPrefix(r.Stdout, "219000\n219000\n") || !strings.HasSuffix(r.Stdout, "end\n") || strings.Contains(r.Stdout, "s3cret") {
+		t.Errorf("answer %+v", r)
+	}
+}

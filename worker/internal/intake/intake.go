@@ -1,0 +1,461 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/gradefleet/gradefleet/shared/bus"
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+// Handler carries out one job on one free slot.
+//
+// An error means that the platform failed, not the job: evaluate jobs go back
+// to the queue. The context is done when the job is cancelled or the worker
+// must stop.
+type Handler func(ctx context.Context, slot int, job protocol.Job) (protocol.Result, error)
+
+// Config of an Intake.
+type Config struct {
+	Worker string
+	Slots  int
+	Handle Handler
+	// Idle is called, in the job's goroutine, before its slot becomes free.
+	Idle    func(slot int)
+	Metrics *Metrics
+	Log     *slog.Logger
+}
+
+// Intake is what takes jobs from the queues. Run owns all its state but for
+// what is marked.
+type Intake struct {
+	cfg         Config
+	bus         *bus.Bus
+	shared, own *puller
+	messages    [2]chan *nats.Msg // of shared and of own
+	cancels     chan *nats.Msg
+	cancelSub   *nats.Subscription
+	done        chan *flight
+	reconnected chan struct{}
+
+	busy atomic.Int64 // read by anyone
+	free []int
+	// waiting jobs have been delivered and have no slot yet: those of own
+	// sessions, which only this worker may run, and for surplusWait those of
+	// the shared queue that came although a slot was taken meanwhile.
+	waiting []*flight
+	flights map[string]*flight // by job id, running or waiting
+	// cancelled remembers ids whose job may still come.
+	cancelled map[string]time.Time
+	draining  bool
+}
+
+// flight is one delivered job until it is acknowledged.
+type flight struct {
+	msg    *nats.Msg
+	job    protocol.Job
+	own    bool
+	since  time.Time
+	slot   int
+	cancel context.CancelCauseFunc // nil while it waits
+	acked  bool
+}
+
+const (
+	// surplusWait is how long a job of the shared queue may wait here for a slot
+	// that was promised and then taken by a job of this worker's own sessions,
+	// before it is given to another worker.
+	surplusWait = 30 * time.Millisecond
+	// handBackTimeout bounds that.
+	handBackTimeout = 2 * time.Second
+	// cancelMemory is how long a cancellation is remembered for a job that has
+	// not come yet.
+	cancelMemory = 2 * time.Minute
+	// maxCancelled bounds that memory.
+	maxCancelled = 100_000
+	// queueBuffer holds pulled messages; never more than a few per slot come.
+	queueBuffer = 1024
+)
+
+// errCancelled is the cause of the context of a job that nobody waits for.
+var errCancelled = errors.New("the caller is gone")
+
+// errStopping is the cause when the worker's drain time is over.
+var errStopping = errors.New("the worker is stopping")
+
+// New subscribes to the queues of b; Run begins to pull.
+func New(ctx context.Context, b *bus.Bus, cfg Config) (*Intake, error) {
+	if _, err := b.WorkerConsumer(ctx, cfg.Worker); err != nil {
+		return nil, err
+	}
+	in := &Intake{
+		cfg: cfg, bus: b,
+		cancels:     make(chan *nats.Msg, queueBuffer),
+		done:        make(chan *flight, cfg.Slots),
+		reconnected: make(chan struct{}, 1),
+		flights:     map[string]*flight{},
+		cancelled:   map[string]time.Time{},
+	}
+	for i := range in.messages {
+		in.messages[i] = make(chan *nats.Msg, queueBuffer)
+	}
+	for slot := cfg.Slots - 1; slot >= 0; slot-- {
+		in.free = append(in.free, slot)
+	}
+	var err error
+	if in.shared, err = newPuller(b.NC, protocol.EvaluateConsumer, in.messages[0]); err != nil {
+		return nil, err
+	}
+	if in.own, err = newPuller(b.NC, protocol.WorkerConsumer(cfg.Worker), in.messages[1]); err != nil {
+		return nil, err
+	}
+	if in.cancelSub, err = b.NC.ChanSubscribe(protocol.CancelAll, in.cancels); err != nil {
+		return nil, fmt.Errorf("subscribe to cancellations: %w", err)
+	}
+	return in, nil
+}
+
+// Reconnected tells the intake that the connection was made anew: what was
+// pulled over the old one is gone.
+func (in *Intake) Reconnected() {
+	select {
+	case in.reconnected <- struct{}{}:
+	default:
+	}
+}
+
+// Busy is how many slots run a job now.
+func (in *Intake) Busy() int { return int(in.busy.Load()) }
+
+// Run takes jobs until fetchCtx is done, then hands back what has not begun and
+// waits for what runs. When workCtx is done that is ended too and goes back to
+// the queue, and Run returns.
+func (in *Intake) Run(fetchCtx, workCtx context.Context) error {
+	beat := time.NewTicker(protocol.BeatInterval)
+	defer beat.Stop()
+	surplus := time.NewTimer(time.Hour)
+	defer surplus.Stop()
+	stop, killed := fetchCtx.Done(), workCtx.Done()
+	in.pull()
+	for {
+		select {
+		case m := <-in.messages[0]:
+			if in.shared.take(m, time.Now()) {
+				in.accept(workCtx, m, false)
+			}
+		case m := <-in.messages[1]:
+			if in.own.take(m, time.Now()) {
+				in.accept(workCtx, m, true)
+			}
+		case f := <-in.done:
+			in.finished(workCtx, f)
+		case m := <-in.cancels:
+			in.cancelJob(protocol.LastToken(m.Subject))
+		case <-surplus.C:
+			in.handBack(time.Now())
+		case now := <-beat.C:
+			in.beat(now)
+		case <-in.reconnected:
+			in.shared.asked, in.own.asked = 0, 0
+		case <-stop:
+			stop = nil
+			in.drain()
+		case <-killed:
+			killed = nil
+			for _, f := range in.flights {
+				if f.cancel != nil {
+					f.cancel(errStopping)
+				}
+			}
+		}
+		if in.draining && len(in.flights) == 0 {
+			in.unsubscribe()
+			return nil
+		}
+		in.pull()
+		for _, f := range in.waiting {
+			if !f.own {
+				surplus.Reset(surplusWait)
+				break
+			}
+		}
+	}
+}
+
+// pull asks for as many jobs as there are free slots, of either queue: a job of
+// own sessions may be waited for beside one of the shared queue.
+func (in *Intake) pull() {
+	n := len(in.free) - len(in.waiting)
+	if in.draining || n <= 0 {
+		return
+	}
+	now := time.Now()
+	for _, p := range [...]*puller{in.shared, in.own} {
+		if err := p.want(n, now); err != nil {
+			in.cfg.Log.Warn("pull jobs", "error", err)
+		}
+	}
+}
+
+// accept takes in a delivered job.
+func (in *Intake) accept(ctx context.Context, m *nats.Msg, own bool) {
+	job, err := protocol.ParseJob(m.Header, m.Data)
+	log := in.cfg.Log.With("job", job.ID, "request", job.RequestID, "kind", job.Kind)
+	now := time.Now()
+	switch {
+	case err != nil:
+		log.Error("malformed job", "error", err)
+		if job.Reply != "" {
+			in.reply(job, protocol.Result{Status: 500, Body: protocol.ErrorBody("the fleet's processes don't speak the same version: " + err.Error())})
+		}
+		m.Term()
+		return
+	case in.draining:
+		m.Nak()
+		return
+	case now.After(job.Deadline):
+		log.Info("job past its deadline dropped", "deadline", job.Deadline)
+		in.cfg.Metrics.ended(job.Kind, "expired")
+		m.Term()
+		return
+	case in.flights[job.ID] != nil:
+		return // delivered again although it is here: its beats were late
+	}
+	if _, gone := in.cancelled[job.ID]; gone {
+		delete(in.cancelled, job.ID)
+		in.cfg.Metrics.ended(job.Kind, "cancelled")
+		m.Term()
+		return
+	}
+	f := &flight{msg: m, job: job, own: own, since: now, slot: -1}
+	in.flights[job.ID] = f
+	if len(in.free) == 0 {
+		in.waiting = append(in.waiting, f)
+		return
+	}
+	in.start(ctx, f)
+}
+
+// start gives a job a slot.
+func (in *Intake) start(ctx context.Context, f *flight) {
+	last := len(in.free) - 1
+	f.slot, in.free = in.free[last], in.free[:last]
+	ctx, f.cancel = context.WithCancelCause(ctx)
+	in.cfg.Metrics.busy.Inc()
+	in.busy.Add(1)
+	in.cfg.Metrics.wait.WithLabelValues(string(f.job.Kind)).Observe(time.Since(f.job.Enqueued).Seconds())
+	go in.run(ctx, f)
+}
+
+// run carries a job out, in a goroutine of its own.
+func (in *Intake) run(ctx context.Context, f *flight) {
+	defer func() {
+		f.cancel(nil)
+		in.cfg.Idle(f.slot)
+		in.done <- f
+	}()
+	log := in.cfg.Log.With("job", f.job.ID, "request", f.job.RequestID, "kind", f.job.Kind, "session", f.job.Session)
+	if f.job.Kind == protocol.Run {
+		// At most once: it is off the queue, for certain, before it begins.
+		if err := f.msg.AckSync(); err != nil {
+			log.Warn("run job not begun: its ack failed", "error", err)
+			return
+		}
+		f.acked = true
+	}
+	begun := time.Now()
+	result, err := in.handle(ctx, f)
+	took := time.Since(begun)
+	in.cfg.Metrics.seconds.WithLabelValues(string(f.job.Kind)).Observe(took.Seconds())
+	switch cause := context.Cause(ctx); {
+	case err == nil:
+		in.reply(f.job, result)
+		in.ack(f, log)
+		in.cfg.Metrics.ended(f.job.Kind, "answered")
+		log.Debug("job done", "status", result.Status, "took", took)
+	case errors.Is(cause, errCancelled):
+		in.term(f, log)
+		in.cfg.Metrics.ended(f.job.Kind, "cancelled")
+		log.Info("job cancelled", "took", took)
+	case f.acked:
+		in.reply(f.job, protocol.Result{Status: 500, Body: protocol.ErrorBody("the worker failed while it ran the command, which may have run in part: " + publicText(err, cause))})
+		in.cfg.Metrics.ended(f.job.Kind, "failed")
+		log.Error("run job failed", "error", err)
+	default:
+		// Another worker may do better; after MaxDeliver tries the gateway says so.
+		if err := f.msg.Nak(); err != nil {
+			log.Warn("hand back job", "error", err)
+		}
+		in.cfg.Metrics.ended(f.job.Kind, "handed_back")
+		log.Warn("job handed back", "error", err, "cause", cause)
+	}
+}
+
+// handle calls the handler and turns a panic of ours into an error: a fault in
+// one job must not end the others.
+func (in *Intake) handle(ctx context.Context, f *flight) (r protocol.Result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			in.cfg.Log.Error("panic in job", "job", f.job.ID, "panic", p)
+			err = fmt.Errorf("internal error")
+		}
+	}()
+	return in.cfg.Handle(ctx, f.slot, f.job)
+}
+
+func publicText(err, cause error) string {
+	if errors.Is(cause, errStopping) {
+		return errStopping.Error()
+	}
+	return "an internal error; its log has the details"
+}
+
+// reply publishes a result to the caller's gateway, before the ack: a result
+// that was not sent is worth a second delivery, one sent twice is harmless.
+func (in *Intake) reply(job protocol.Job, r protocol.Result) {
+	r.Job, r.Worker = job.ID, in.cfg.Worker
+	if err := in.bus.NC.PublishMsg(&nats.Msg{Subject: job.Reply, Header: r.Header(), Data: r.Body}); err != nil {
+		in.cfg.Log.Error("publish result", "job", job.ID, "request", job.RequestID, "bytes", len(r.Body), "error", err)
+	}
+}
+
+func (in *Intake) ack(f *flight, log *slog.Logger) {
+	if f.acked {
+		return
+	}
+	if err := f.msg.Ack(); err != nil {
+		log.Warn("ack job", "error", err)
+	}
+}
+
+func (in *Intake) term(f *flight, log *slog.Logger) {
+	if f.acked {
+		return
+	}
+	if err := f.msg.Term(); err != nil {
+		log.Warn("term job", "error", err)
+	}
+}
+
+// finished takes a slot back and gives it to the job that waits longest, one of
+// own sessions first.
+func (in *Intake) finished(ctx context.Context, f *flight) {
+	delete(in.flights, f.job.ID)
+	in.free = append(in.free, f.slot)
+	in.cfg.Metrics.busy.Dec()
+	in.busy.Add(-1)
+	if len(in.waiting) == 0 {
+		return
+	}
+	at := 0
+	for i, w := range in.waiting {
+		if w.own {
+			at = i
+			break
+		}
+	}
+	next := in.waiting[at]
+	in.waiting = append(in.waiting[:at], in.waiting[at+1:]...)
+	in.start(ctx, next)
+}
+
+// handBack puts jobs of the shared queue that waited too long here at its end,
+// as new messages: a delivery that was no try must not count as one.
+func (in *Intake) handBack(now time.Time) {
+	kept := in.waiting[:0]
+	for _, f := range in.waiting {
+		if f.own || now.Sub(f.since) < surplusWait {
+			kept = append(kept, f)
+			continue
+		}
+		again := &nats.Msg{Subject: protocol.EvaluateQueue, Header: f.msg.Header, Data: f.msg.Data}
+		ctx, cancel := context.WithTimeout(context.Background(), handBackTimeout)
+		_, err := in.bus.JS.PublishMsg(ctx, again)
+		cancel()
+		if err != nil {
+			in.cfg.Log.Warn("hand back surplus job", "job", f.job.ID, "error", err)
+			f.msg.Nak()
+		} else {
+			f.msg.Ack()
+		}
+		in.cfg.Metrics.ended(f.job.Kind, "surplus")
+		delete(in.flights, f.job.ID)
+	}
+	in.waiting = kept
+}
+
+// cancelJob ends a job that nobody waits for.
+func (in *Intake) cancelJob(id string) {
+	f := in.flights[id]
+	switch {
+	case f == nil:
+		if len(in.cancelled) < maxCancelled {
+			in.cancelled[id] = time.Now().Add(cancelMemory)
+		}
+	case f.cancel != nil:
+		f.cancel(errCancelled)
+	default:
+		for i, w := range in.waiting {
+			if w == f {
+				in.waiting = append(in.waiting[:i], in.waiting[i+1:]...)
+				break
+			}
+		}
+		delete(in.flights, id)
+		f.msg.Term()
+		in.cfg.Metrics.ended(f.job.Kind, "cancelled")
+	}
+}
+
+// beat tells JetStream that jobs are alive, and looks after what expires.
+func (in *Intake) beat(now time.Time) {
+	for _, f := range in.flights {
+		if now.Sub(f.since) > protocol.BeatInterval/2 && !(f.job.Kind == protocol.Run && f.cancel != nil) {
+			if err := f.msg.InProgress(); err != nil && !errors.Is(err, nats.ErrMsgAlreadyAckd) {
+				in.cfg.Log.Warn("beat for job", "job", f.job.ID, "error", err)
+			}
+		}
+	}
+	in.shared.check(now)
+	in.own.check(now)
+	for id, until := range in.cancelled {
+		if now.After(until) {
+			delete(in.cancelled, id)
+		}
+	}
+}
+
+// drain stops pulling and hands back at once what has not begun.
+func (in *Intake) drain() {
+	in.draining = true
+	for _, f := range in.waiting {
+		f.msg.Nak()
+		delete(in.flights, f.job.ID)
+	}
+	in.waiting = nil
+}
+
+// unsubscribe hands back what was pulled and came too late.
+func (in *Intake) unsubscribe() {
+	for i, p := range [...]*puller{in.shared, in.own} {
+		p.sub.Unsubscribe()
+		for {
+			select {
+			case m := <-in.messages[i]:
+				if m.Header.Get("Status") == "" {
+					m.Nak()
+				}
+				continue
+			default:
+			}
+			break
+		}
+	}
+	in.cancelSub.Unsubscribe()
+}

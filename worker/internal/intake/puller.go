@@ -1,0 +1,102 @@
+package intake
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+// puller asks one consumer for messages and knows how many it asked for that
+// have not come. It speaks JetStream's pull protocol itself, over one standing
+// subscription: a pull is then one publish, without a subscription of its own.
+// Protocol: NATS architecture decision 13, "pull subscribe internals".
+type puller struct {
+	nc      *nats.Conn
+	subject string
+	inbox   string
+	sub     *nats.Subscription
+	// asked is how many messages pulls are waiting for.
+	asked int
+	// heard is when the server last gave a sign of a pull's life.
+	heard time.Time
+}
+
+const (
+	// pullExpires is how long a pull waits at the server.
+	pullExpires = 30 * time.Second
+	// pullHeartbeat is how often the server says that a pull still waits.
+	pullHeartbeat = 2 * time.Second
+	// pullLost is how long the server may say nothing before the pulls count as
+	// lost with it.
+	pullLost = 2*pullHeartbeat + pullHeartbeat/2
+)
+
+// newPuller subscribes; messages go to ch.
+func newPuller(nc *nats.Conn, consumer string, ch chan *nats.Msg) (*puller, error) {
+	p := &puller{
+		nc:      nc,
+		subject: "$JS.API.CONSUMER.MSG.NEXT." + protocol.JobsStream + "." + consumer,
+		inbox:   nats.NewInbox(),
+	}
+	var err error
+	if p.sub, err = nc.ChanSubscribe(p.inbox, ch); err != nil {
+		return nil, fmt.Errorf("subscribe to pulled jobs: %w", err)
+	}
+	return p, nil
+}
+
+// want sees to it that n messages are asked for, no less; what was asked for
+// can't be taken back.
+func (p *puller) want(n int, now time.Time) error {
+	n -= p.asked
+	if n <= 0 {
+		return nil
+	}
+	body, err := json.Marshal(struct {
+		Batch     int           `json:"batch"`
+		Expires   time.Duration `json:"expires"`
+		Heartbeat time.Duration `json:"idle_heartbeat"`
+	}{n, pullExpires, pullHeartbeat})
+	if err != nil {
+		return err
+	}
+	if err := p.nc.PublishRequest(p.subject, p.inbox, body); err != nil {
+		return fmt.Errorf("pull jobs: %w", err)
+	}
+	p.asked += n
+	p.heard = now
+	return nil
+}
+
+// take accounts for a message. It returns true for a job and false for one of
+// the server's own messages.
+func (p *puller) take(m *nats.Msg, now time.Time) bool {
+	p.heard = now
+	switch m.Header.Get("Status") {
+	case "":
+		p.asked = max(p.asked-1, 0)
+		return true
+	case "100": // idle heartbeat
+		return false
+	}
+	// 404, 408, 409 and the like: a pull is over. It says how much of it was
+	// still open; where it doesn't, the consumer is gone or has moved.
+	if open, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages")); err == nil {
+		p.asked = max(p.asked-open, 0)
+	} else {
+		p.asked = 0
+	}
+	return false
+}
+
+// check forgets pulls that the server gave no sign of for too long.
+func (p *puller) check(now time.Time) {
+	if p.asked > 0 && now.Sub(p.heard) > pullLost {
+		p.asked = 0
+	}
+}

@@ -1,0 +1,260 @@
+// Package sessionapi serves the file operations and forks of the sessions that
+// this worker owns, as NATS request and reply. It turns what the session
+// package says into the documented answers.
+package sessionapi
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/gradefleet/gradefleet/shared/protocol"
+	"github.com/gradefleet/gradefleet/worker/internal/session"
+	"github.com/gradefleet/gradefleet/worker/internal/verdict"
+)
+
+// Service answers session operations until it is stopped.
+type Service struct {
+	worker string
+	store  *session.Store
+	log    *slog.Logger
+	svc    micro.Service
+	places chan struct{}
+}
+
+// maxConcurrent bounds the operations under way at once; more wait in NATS.
+const maxConcurrent = 64
+
+// stopWait is how long Stop waits for operations under way.
+const stopWait = 10 * time.Second
+
+// Serve announces the service and begins to answer.
+func Serve(nc *nats.Conn, worker, build string, store *session.Store, log *slog.Logger) (*Service, error) {
+	s := &Service{worker: worker, store: store, log: log, places: make(chan struct{}, maxConcurrent)}
+	svc, err := micro.AddService(nc, micro.Config{
+		Name: "gradefleet-session", Version: "1.0.0",
+		Description: "files of the sessions that worker " + worker + " owns",
+		Metadata:    map[string]string{"worker": worker, "build": build},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("serve sessions: %w", err)
+	}
+	s.svc = svc
+	group := svc.AddGroup(protocol.SessionPrefix(worker))
+	for op, do := range map[string]operation{
+		protocol.OpRead: s.read, protocol.OpWrite: s.write, protocol.OpDelete: s.delete,
+		protocol.OpRename: s.rename, protocol.OpFork: s.fork,
+	} {
+		if err := group.AddEndpoint(op, s.handler(op, do)); err != nil {
+			svc.Stop()
+			return nil, fmt.Errorf("serve sessions: endpoint %s: %w", op, err)
+		}
+	}
+	return s, nil
+}
+
+// Stop ends the service after the operations under way.
+func (s *Service) Stop() {
+	s.svc.Stop()
+	deadline := time.After(stopWait)
+	for range maxConcurrent {
+		select {
+		case s.places <- struct{}{}:
+		case <-deadline:
+			return
+		}
+	}
+}
+
+// operation does one session operation and returns the body of its answer.
+type operation func(op protocol.SessionOp, req fields) ([]byte, error)
+
+// handler answers requests of one kind, each in a goroutine of its own: a large
+// file or a fork must not hold up the others.
+func (s *Service) handler(name string, do operation) micro.Handler {
+	return micro.HandlerFunc(func(r micro.Request) {
+		s.places <- struct{}{}
+		go func() {
+			defer func() { <-s.places }()
+			result := s.answer(name, do, r)
+			result.Worker = s.worker
+			if err := r.Respond(result.Body, micro.WithHeaders(micro.Headers(result.Header()))); err != nil {
+				s.log.Warn("answer session operation", "operation", name, "error", err)
+			}
+		}()
+	})
+}
+
+func (s *Service) answer(name string, do operation, r micro.Request) (result protocol.Result) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("panic in session operation", "operation", name, "panic", p)
+			result = protocol.Result{Status: 500, Body: protocol.ErrorBody("internal error; the worker's log has the details")}
+		}
+	}()
+	op, err := protocol.ParseSessionOp(r.Headers(), r.Data())
+	if err != nil {
+		return protocol.Result{Status: 400, Body: protocol.ErrorBody(err.Error())}
+	}
+	req, err := parseFields(op.Body)
+	if err == nil {
+		var body []byte
+		if body, err = do(op, req); err == nil {
+			return protocol.Result{Status: 200, Body: body}
+		}
+	}
+	status, detail := describe(err)
+	if status >= 500 {
+		s.log.Error("session operation failed", "operation", name, "session", op.Session, "request", op.RequestID, "error", err)
+	}
+	return protocol.Result{Status: status, Body: protocol.ErrorBody(detail)}
+}
+
+// refusal is an error with its status and text for the caller.
+type refusal struct {
+	status int
+	detail string
+}
+
+func (r *refusal) Error() string { return r.detail }
+
+// describe gives an error its HTTP status and the text that the caller sees.
+func describe(err error) (status int, detail string) {
+	var r *refusal
+	switch {
+	case errors.As(err, &r):
+		return r.status, r.detail
+	case errors.Is(err, session.ErrStaleEpoch):
+		return protocol.StatusMisdirected, err.Error()
+	case errors.Is(err, session.ErrInvalidPath), errors.Is(err, session.ErrRefused):
+		return 400, err.Error()
+	case errors.Is(err, session.ErrNotExist):
+		return 404, err.Error()
+	case errors.Is(err, session.ErrConflict):
+		return 409, err.Error()
+	case errors.Is(err, session.ErrTooLarge):
+		return 413, err.Error()
+	case errors.Is(err, session.ErrNoSpace):
+		return 507, err.Error()
+	}
+	return 500, "internal error; the worker's log has the details"
+}
+
+// find returns the session of an operation; missing is what to say if there is none.
+func (s *Service) find(op protocol.SessionOp, missing string) (*session.Session, error) {
+	sess, ok := s.store.Get(op.Session)
+	if !ok {
+		return nil, &refusal{404, missing}
+	}
+	if op.Epoch < sess.Epoch() {
+		return nil, session.ErrStaleEpoch
+	}
+	sess.Touch()
+	return sess, nil
+}
+
+func (s *Service) read(op protocol.SessionOp, req fields) ([]byte, error) {
+	sess, err := s.find(op, "File does not exist")
+	if err != nil {
+		return nil, err
+	}
+	path, err := session.CleanPath(req.relPath)
+	if err != nil {
+		return nil, err
+	}
+	data, err := sess.ReadFile(req.relPath)
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, 0, len(data)*5/4+256)
+	b = append(b, `{"content":`...)
+	if req.encoding == "base64" {
+		b = append(b, '"')
+		b = base64.StdEncoding.AppendEncode(b, data)
+		b = append(b, `","encoding":"base64"`...)
+	} else {
+		if !utf8.Valid(data) {
+			return nil, &refusal{415, fmt.Sprintf("%s is not UTF-8 text; read it with encoding=base64", path)}
+		}
+		b = verdict.AppendText(b, string(data))
+	}
+	b = verdict.AppendText(append(b, `,"id":`...), op.Session)
+	b = verdict.AppendText(append(b, `,"rel_path":`...), path)
+	return append(b, '}'), nil
+}
+
+func (s *Service) write(op protocol.SessionOp, req fields) ([]byte, error) {
+	data, err := req.data()
+	if err != nil {
+		return nil, err
+	}
+	sess, ok := s.store.Get(op.Session)
+	if !ok || op.Epoch != sess.Epoch() {
+		// The gateway has just made this worker its owner; Create refuses an
+		// epoch that is over. A path that can't be makes no session.
+		if _, err := session.CleanPath(req.relPath); err != nil {
+			return nil, err
+		}
+		if sess, err = s.store.Create(op.Session, op.Epoch); err != nil {
+			return nil, err
+		}
+	}
+	sess.Touch()
+	if err := sess.WriteFile(req.relPath, data); err != nil {
+		return nil, err
+	}
+	return done(op.Session, "rel_path", req.relPath), nil
+}
+
+func (s *Service) delete(op protocol.SessionOp, req fields) ([]byte, error) {
+	sess, err := s.find(op, "File does not exist")
+	if err != nil {
+		return nil, err
+	}
+	if err := sess.DeleteFile(req.relPath); err != nil {
+		return nil, err
+	}
+	return done(op.Session, "rel_path", req.relPath), nil
+}
+
+func (s *Service) rename(op protocol.SessionOp, req fields) ([]byte, error) {
+	sess, err := s.find(op, "Old file does not exist")
+	if err != nil {
+		return nil, err
+	}
+	if err := sess.RenameFile(req.oldPath, req.newPath); err != nil {
+		return nil, err
+	}
+	return done(op.Session, "old_path", req.oldPath, "new_path", req.newPath), nil
+}
+
+func (s *Service) fork(op protocol.SessionOp, _ fields) ([]byte, error) {
+	if _, err := s.find(op, "Session to fork not found"); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if _, err := s.store.Fork(ctx, op.Session, op.NewID, op.NewEpoch); err != nil {
+		return nil, err
+	}
+	return append(verdict.AppendText([]byte(`{"new_id":`), op.NewID), '}'), nil
+}
+
+// done writes {"success":true,"id":…} with more keys and values.
+func done(id string, pairs ...string) []byte {
+	b := append([]byte(`{"success":`), strconv.FormatBool(true)...)
+	b = verdict.AppendText(append(b, `,"id":`...), id)
+	for i := 0; i < len(pairs); i += 2 {
+		b = append(verdict.AppendText(append(b, ','), pairs[i]), ':')
+		b = verdict.AppendText(b, pairs[i+1])
+	}
+	return append(b, '}')
+}
