@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -70,12 +71,14 @@ func Start(cfg Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure embedded NATS: %w", err)
 	}
-	s.SetLoggerV2(logger{log}, false, false, false)
+	l := &logger{log: log}
+	s.SetLoggerV2(l, false, false, false)
 	s.Start()
 	if !s.ReadyForConnections(startTimeout) {
 		s.Shutdown()
 		return nil, fmt.Errorf("start embedded NATS in %s: not ready within %v", cfg.Dir, startTimeout)
 	}
+	l.started.Store(true)
 	return &Server{s}, nil
 }
 
@@ -96,12 +99,22 @@ func (s *Server) Stop() {
 	s.s.WaitForShutdown()
 }
 
-// logger passes the server's warnings and errors on to slog.
-type logger struct{ log *slog.Logger }
+// logger passes the server's warnings and errors on to slog. What it warns of
+// while it starts is our own choice of settings.
+type logger struct {
+	log     *slog.Logger
+	started atomic.Bool
+}
 
-func (l logger) Noticef(f string, a ...any) { l.log.Debug("nats", "message", fmt.Sprintf(f, a...)) }
-func (l logger) Warnf(f string, a ...any)   { l.log.Warn("nats", "message", fmt.Sprintf(f, a...)) }
-func (l logger) Fatalf(f string, a ...any)  { l.log.Error("nats", "message", fmt.Sprintf(f, a...)) }
-func (l logger) Errorf(f string, a ...any)  { l.log.Error("nats", "message", fmt.Sprintf(f, a...)) }
-func (l logger) Debugf(string, ...any)      {}
-func (l logger) Tracef(string, ...any)      {}
+func (l *logger) Noticef(f string, a ...any) { l.log.Debug("nats", "message", fmt.Sprintf(f, a...)) }
+func (l *logger) Warnf(f string, a ...any) {
+	if !l.started.Load() {
+		l.Noticef(f, a...)
+		return
+	}
+	l.log.Warn("nats", "message", fmt.Sprintf(f, a...))
+}
+func (l *logger) Fatalf(f string, a ...any) { l.log.Error("nats", "message", fmt.Sprintf(f, a...)) }
+func (l *logger) Errorf(f string, a ...any) { l.log.Error("nats", "message", fmt.Sprintf(f, a...)) }
+func (l *logger) Debugf(string, ...any)     {}
+func (l *logger) Tracef(string, ...any)     {}

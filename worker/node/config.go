@@ -26,6 +26,9 @@ type Config struct {
 	UIDBase  int `name:"uid-base" env:"GRADEFLEET_UID_BASE" default:"210000" help:"First of the user and group ids given to sessions when the worker runs as root."`
 	UIDCount int `name:"uid-count" env:"GRADEFLEET_UID_COUNT" default:"50000" help:"How many such ids there are: the most sessions at once. 0: run everything as root (never do that with submissions you don't trust)."`
 
+	SessionBytes int64 `name:"session-bytes" env:"GRADEFLEET_SESSION_BYTES" default:"536870912" help:"What a session's files may take up, bytes. 0: no limit."`
+	SessionFiles int64 `name:"session-files" env:"GRADEFLEET_SESSION_FILES" default:"20000" help:"How many files and directories a session may have. 0: no limit."`
+
 	CaseWall    time.Duration `name:"case-wall" env:"GRADEFLEET_CASE_WALL" default:"5s" help:"Wall time a case gets unless the request says otherwise."`
 	CaseCPU     time.Duration `name:"case-cpu" env:"GRADEFLEET_CASE_CPU" default:"4s" help:"CPU time a case gets, in whole seconds."`
 	CaseMemory  int64         `name:"case-memory" env:"GRADEFLEET_CASE_MEMORY" default:"2147483648" help:"Address space of each process of a case, bytes."`
@@ -76,8 +79,10 @@ func DefaultData() string {
 	return filepath.Join(state, "gradefleet")
 }
 
-// Validate checks the settings against each other, before anything is opened.
+// Validate checks the settings against each other, before anything is opened;
+// kong calls it too.
 func (c Config) Validate() error {
+	c = c.WithDefaults()
 	var errs []error
 	if c.ID != "" {
 		errs = append(errs, protocol.CheckWorkerID(c.ID))

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
@@ -20,15 +21,18 @@ func (n *Node) handle(ctx context.Context, number int, job protocol.Job) (protoc
 		if owner, refusal = n.sessionOf(job); refusal != nil {
 			return *refusal, nil
 		}
-		owner.Touch()
+		release, err := owner.Use()
+		if err != nil {
+			return refuse(400, "Session does not exist"), nil
+		}
+		defer release()
 		place = execute.Place{Place: placeOf(owner), Importable: true}
 	} else if job.Kind == protocol.Run {
 		return refuse(400, "Session does not exist"), nil
 	} else {
-		place = execute.Place{Place: placeOf(s.scratch.Session)}
+		place = execute.Place{Place: placeOf(s.scratch)}
 	}
-	var a execute.Answer
-	var err error
+	a, err := execute.Answer{}, error(nil)
 	if job.Kind == protocol.Run {
 		a, err = s.Run(ctx, job.Body, place)
 	} else {
@@ -46,9 +50,16 @@ func (n *Node) handle(ctx context.Context, number int, job protocol.Job) (protoc
 	}
 	n.metrics.outcomes.WithLabelValues(string(job.Kind), a.Outcome).Inc()
 	if owner != nil {
-		go owner.Refresh() // its size, off the job's time
+		n.sizing.Go(func() { n.refresh(owner) }) // off the job's time
 	}
 	return protocol.Result{Status: a.Status, Body: a.Body}, nil
+}
+
+// refresh takes the size of a session after a job.
+func (n *Node) refresh(s *session.Session) {
+	if _, err := s.Refresh(); err != nil && !errors.Is(err, session.ErrNoSession) {
+		n.log.Warn("measure session", "session", s.ID(), "error", err)
+	}
 }
 
 // sessionOf finds the session of a job, or the answer that refuses it.
@@ -74,8 +85,17 @@ func (n *Node) sessionOf(job protocol.Job) (*session.Session, *protocol.Result) 
 	return sess, nil
 }
 
-func placeOf(s *session.Session) sandbox.Place {
-	return sandbox.Place{UID: s.UID(), GID: s.UID(), Work: s.WorkDir(), Tmp: s.TmpDir(), Home: s.HomeDir()}
+// owned is a session or a scratch: directories and whom they belong to.
+type owned interface {
+	UID() int
+	GID() int
+	WorkDir() string
+	TmpDir() string
+	HomeDir() string
+}
+
+func placeOf(o owned) sandbox.Place {
+	return sandbox.Place{UID: o.UID(), GID: o.GID(), Work: o.WorkDir(), Tmp: o.TmpDir(), Home: o.HomeDir()}
 }
 
 func refuse(status int, format string, args ...any) protocol.Result {

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gradefleet/gradefleet/shared/bus"
@@ -51,6 +52,7 @@ type Node struct {
 	ready   bool
 	mu      sync.Mutex // guards ready and draining
 	drain   bool
+	sizing  sync.WaitGroup // measurements of sessions under way
 }
 
 // slot is one fork server and the scratch session it uses for jobs of none.
@@ -62,12 +64,12 @@ type slot struct {
 
 // New prepares a worker: the data directory, the interpreter, the sandbox, warm
 // slots, and the sessions found on disk. It takes no job before Run.
-func New(ctx context.Context, cfg Config, deps Deps) (n *Node, err error) {
+func New(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 	cfg = cfg.WithDefaults()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	n = &Node{cfg: cfg, deps: deps, log: deps.Log, started: time.Now()}
+	n := &Node{cfg: cfg, deps: deps, log: deps.Log, started: time.Now()}
 	defer func() {
 		if err != nil {
 			n.close()
@@ -82,7 +84,14 @@ func New(ctx context.Context, cfg Config, deps Deps) (n *Node, err error) {
 	if users {
 		user = &syscall.Credential{Uid: uint32(cfg.UIDBase), Gid: uint32(cfg.UIDBase)}
 	}
-	if n.store, err = session.Open(n.sessionConfig(users)); err != nil {
+	sessions := session.Config{
+		Root: filepath.Join(cfg.Data, "sessions"), Log: n.log,
+		QuotaBytes: cfg.SessionBytes, QuotaFiles: cfg.SessionFiles,
+	}
+	if users {
+		sessions.UIDBase, sessions.UIDCount = cfg.UIDBase, cfg.UIDCount
+	}
+	if n.store, err = session.Open(sessions); err != nil {
 		return nil, fmt.Errorf("open sessions: %w", err)
 	}
 	if n.python, err = interpreter.Find(ctx, cfg.Python, user); err != nil {
@@ -107,7 +116,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (n *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n.log.Info("worker ready", "slots", cfg.Slots, "python", n.python.String(), "isolation", n.policy.Report(), "data", cfg.Data, "sessions", n.sessionCount())
+	n.log.Info("worker ready", "slots", cfg.Slots, "python", n.python.String(), "isolation", n.policy.Report(), "data", cfg.Data, "sessions", len(n.store.List()))
 	return n, nil
 }
 
@@ -120,11 +129,29 @@ func (n *Node) Isolation() string { return n.policy.Report() }
 // Python names the interpreter of submissions.
 func (n *Node) Python() string { return n.python.String() }
 
+// MakeData makes a data directory. As root it lets others pass through, as the
+// sessions' users must, without letting them see what is in it.
+func MakeData(dir string) error {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return fmt.Errorf("make data directory: %w; choose another with --data or DATA", err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	if os.Getuid() == 0 && info.Mode()&0o001 == 0 {
+		if err := os.Chmod(dir, info.Mode().Perm()|0o011); err != nil {
+			return fmt.Errorf("let the sessions' users pass through the data directory: %w", err)
+		}
+	}
+	return nil
+}
+
 // openData makes the data directory, takes its lock and reads the worker's id.
 func (n *Node) openData() error {
 	dir := n.cfg.Data
-	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return fmt.Errorf("make data directory: %w; choose another with --data or DATA", err)
+	if err := MakeData(dir); err != nil {
+		return err
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "worker.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -188,11 +215,11 @@ func (n *Node) warmSlots() error {
 	for i := range n.slots {
 		wg.Go(func() {
 			s := &slot{}
+			n.slots[i] = s
 			if s.scratch, errs[i] = n.store.NewScratch(fmt.Sprintf("slot-%d", i)); errs[i] != nil {
 				return
 			}
 			s.Slot, errs[i] = execute.NewSlot(cfg)
-			n.slots[i] = s
 		})
 	}
 	wg.Wait()
@@ -224,6 +251,7 @@ func (n *Node) Run(ctx context.Context) error {
 		stopBeat()
 		<-beating
 	}()
+	go n.watchConnection(beatCtx)
 	stop := context.AfterFunc(ctx, func() {
 		n.setDraining()
 		time.AfterFunc(n.cfg.DrainTimeout, kill)
@@ -232,8 +260,25 @@ func (n *Node) Run(ctx context.Context) error {
 	return n.intake.Run(ctx, work)
 }
 
-// Reconnected is to be called when the connection to NATS was made anew.
-func (n *Node) Reconnected() { n.intake.Reconnected() }
+// Close gives back what New took, for a worker that is not Run.
+func (n *Node) Close() error {
+	n.close()
+	return nil
+}
+
+// watchConnection tells the intake when the connection was made anew.
+func (n *Node) watchConnection(ctx context.Context) {
+	connected := n.deps.Bus.NC.StatusChanged(nats.CONNECTED)
+	defer n.deps.Bus.NC.RemoveStatusListener(connected)
+	for {
+		select {
+		case <-connected:
+			n.intake.Reconnected()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
 
 func (n *Node) setDraining() {
 	n.mu.Lock()
@@ -257,9 +302,16 @@ func (n *Node) Ready() error {
 
 // close ends the fork servers and gives the data directory free.
 func (n *Node) close() {
+	n.sizing.Wait()
 	for _, s := range n.slots {
-		if s != nil && s.Slot != nil {
-			s.Close()
+		if s == nil {
+			continue
+		}
+		if s.Slot != nil {
+			s.Slot.Close()
+		}
+		if s.scratch != nil {
+			s.scratch.Close()
 		}
 	}
 	if n.store != nil {

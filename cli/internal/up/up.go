@@ -5,6 +5,7 @@ package up
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -45,6 +46,9 @@ func Run(ctx context.Context, cfg Config, out, logTo io.Writer) error {
 		return err
 	}
 	cfg.Worker = cfg.Worker.WithDefaults()
+	if err := node.MakeData(cfg.Worker.Data); err != nil { // before NATS makes it, for itself only
+		return err
+	}
 	var options []nats.Option
 	if cfg.NATS.URL == "" {
 		embedded, err := embeddednats.Start(embeddednats.Config{
@@ -56,14 +60,6 @@ func Run(ctx context.Context, cfg Config, out, logTo io.Writer) error {
 		defer embedded.Stop()
 		options = append(options, embedded.Option())
 	}
-	var worker *node.Node
-	reconnected := make(chan struct{}, 1)
-	options = append(options, nats.ReconnectHandler(func(*nats.Conn) {
-		select {
-		case reconnected <- struct{}{}:
-		default:
-		}
-	}))
 	nc, err := bus.Connect(cfg.NATS, "gradefleet-up", log, options...)
 	if err != nil {
 		return err
@@ -71,30 +67,28 @@ func Run(ctx context.Context, cfg Config, out, logTo io.Writer) error {
 	defer nc.Close()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	gateway, err := server.New(ctx, cfg.Gateway, server.Deps{NC: nc, Replicas: cfg.NATS.Replicas, Registerer: registry, Log: log, Build: buildinfo.Version()})
+	b, err := bus.Ensure(ctx, nc, bus.Settings{QueueLimit: cfg.Gateway.WithDefaults().QueueLimit, Replicas: cfg.NATS.Replicas})
 	if err != nil {
 		return err
 	}
-	worker, err = node.New(ctx, cfg.Worker, node.Deps{Bus: gateway.Bus(), Registerer: registry, Log: log, Build: buildinfo.Version()})
+	worker, err := node.New(ctx, cfg.Worker, node.Deps{Bus: b, Registerer: registry, Log: log, Build: buildinfo.Version()})
 	if err != nil {
 		return err
+	}
+	gateway, err := server.New(cfg.Gateway, server.Deps{Bus: b, Registerer: registry, Log: log, Build: buildinfo.Version()})
+	if err != nil {
+		return errors.Join(err, worker.Close())
 	}
 	m := monitor.New(cfg.Monitor, registry, log)
 	m.Register("worker", func(context.Context) error { return worker.Ready() })
-	watch := func(ctx context.Context) error {
-		for {
-			select {
-			case <-reconnected:
-				log.Info("nats reconnected")
-				worker.Reconnected()
-			case <-ctx.Done():
-				return nil
-			}
-		}
+	m.Register("gateway", func(context.Context) error { return gateway.Ready() })
+	if err := errors.Join(gateway.Listen(), m.Listen()); err != nil {
+		stopped, cancel := context.WithCancel(ctx)
+		cancel()
+		return errors.Join(err, gateway.Run(stopped), worker.Close())
 	}
-	announce(out, cfg, gateway.Addresses(), worker)
+	announce(out, cfg, gateway.Addrs(), m.Addr(), worker)
 	return lifecycle.Run(ctx,
-		lifecycle.Part{Name: "connection watch", Run: watch},
 		lifecycle.Part{Name: "monitor", Run: m.Run},
 		lifecycle.Part{Name: "worker", Run: worker.Run},
 		lifecycle.Part{Name: "gateway", Run: gateway.Run},
@@ -102,15 +96,15 @@ func Run(ctx context.Context, cfg Config, out, logTo io.Writer) error {
 }
 
 // announce tells a person what runs, where, and how to try it.
-func announce(out io.Writer, cfg Config, addresses []string, worker *node.Node) {
+func announce(out io.Writer, cfg Config, addresses []string, monitor string, worker *node.Node) {
 	fmt.Fprintf(out, "gradefleet %s\n", buildinfo.Version())
 	for _, a := range addresses {
 		fmt.Fprintf(out, "  API        http://%s\n", a)
 	}
 	last := addresses[len(addresses)-1]
 	fmt.Fprintf(out, "  docs       http://%s/docs\n", last)
-	if cfg.Monitor != "" {
-		fmt.Fprintf(out, "  metrics    http://%s/metrics\n", cfg.Monitor)
+	if monitor != "" {
+		fmt.Fprintf(out, "  metrics    http://%s/metrics\n", monitor)
 	}
 	fmt.Fprintf(out, "  data       %s\n", cfg.Worker.Data)
 	fmt.Fprintf(out, "  python     %s\n", worker.Python())

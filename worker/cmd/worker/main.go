@@ -11,7 +11,6 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
-	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -59,13 +58,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	reconnected := make(chan struct{}, 1)
-	nc, err := bus.Connect(o.NATS, "gradefleet-worker", log, nats.ReconnectHandler(func(*nats.Conn) {
-		select {
-		case reconnected <- struct{}{}:
-		default:
-		}
-	}))
+	nc, err := bus.Connect(o.NATS, "gradefleet-worker", log)
 	if err != nil {
 		return err
 	}
@@ -78,12 +71,6 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	go func() {
-		for range reconnected {
-			log.Info("nats reconnected")
-			n.Reconnected()
-		}
-	}()
 	m := monitor.New(o.Monitor, registry, log)
 	m.Register("worker", func(context.Context) error { return n.Ready() })
 	return lifecycle.Run(ctx,

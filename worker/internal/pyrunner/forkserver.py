@@ -86,10 +86,6 @@ def serve():
             if fd == CONTROL:
                 data, anc, _, _ = control.recvmsg(64, space)
                 if not data:
-                    for p in tracked:
-                        os.kill(p, 9)
-                    for p in list(tracked):
-                        os.waitpid(p, 0)
                     sweep(())
                     os._exit(0)
                 op = data[:1]

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -343,13 +344,18 @@ func (s *Server) Close() error {
 
 // tailBuffer keeps the last bytes that the interpreter wrote to stderr: an
 // import error or a traceback of our own.
-type tailBuffer struct{ b bytes.Buffer }
+type tailBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
 
 const tailBytes = 4096
 
 var _ io.Writer = (*tailBuffer)(nil)
 
 func (t *tailBuffer) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.b.Len() < tailBytes {
 		t.b.Write(p[:min(len(p), tailBytes-t.b.Len())])
 	}
@@ -357,6 +363,8 @@ func (t *tailBuffer) Write(p []byte) (int, error) {
 }
 
 func (t *tailBuffer) suffix() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if s := strings.TrimSpace(t.b.String()); s != "" {
 		return ": " + s
 	}

@@ -136,14 +136,16 @@ func describe(err error) (status int, detail string) {
 		return protocol.StatusMisdirected, err.Error()
 	case errors.Is(err, session.ErrInvalidPath), errors.Is(err, session.ErrRefused):
 		return 400, err.Error()
-	case errors.Is(err, session.ErrNotExist):
+	case errors.Is(err, session.ErrNotExist), errors.Is(err, session.ErrNoSession):
 		return 404, err.Error()
-	case errors.Is(err, session.ErrConflict):
+	case errors.Is(err, session.ErrConflict), errors.Is(err, session.ErrBusy):
 		return 409, err.Error()
 	case errors.Is(err, session.ErrTooLarge):
 		return 413, err.Error()
 	case errors.Is(err, session.ErrNoSpace):
 		return 507, err.Error()
+	case errors.Is(err, session.ErrNoUsers):
+		return 503, err.Error()
 	}
 	return 500, "internal error; the worker's log has the details"
 }

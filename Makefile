@@ -1,0 +1,51 @@
+# Every target with a ## comment shows in `make`.
+SHELL := /bin/sh
+GO ?= go
+MODULES := shared gateway worker cli
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X github.com/gradefleet/gradefleet/shared/buildinfo.version=$(VERSION)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test test-python test-long lint vuln bench clean
+
+help: ## Show this help.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## Run the whole fleet in one process. LISTEN, MONITOR and DATA override the defaults.
+	@mkdir -p bin && $(GO) build -ldflags '$(LDFLAGS)' -o bin/gradefleet ./cli/cmd/gradefleet
+	@exec bin/gradefleet up
+
+build: ## Build gradefleet, gateway and worker into bin/.
+	@mkdir -p bin
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/gradefleet ./cli/cmd/gradefleet
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/gateway ./gateway/cmd/gateway
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/worker ./worker/cmd/worker
+
+test: test-go test-python ## Run every test, with the race detector (under 5 minutes on 2 cores).
+
+.PHONY: test-go
+test-go: ## Run the Go tests.
+	$(GO) test -race -timeout 5m $(MODULES:%=./%/...)
+
+test-python: build ## Run the Python client's tests against a fleet started for them.
+	@sh clients/python/test.sh
+
+test-long: ## Run the slow tests: fuzzing for some minutes, the full differential test.
+	cd worker && GRADEFLEET_DIFFERENTIAL_PAIRS=5000000 $(GO) test -run Differential -v -timeout 20m ./internal/pyvalue
+	cd worker && for f in FuzzParse FuzzDecodeMarshal FuzzParseArgs FuzzUnquoteJSON; do $(GO) test -run xxx -fuzz "^$$f$$" -fuzztime 60s ./internal/pyvalue || exit 1; done
+
+lint: ## Check format, vet, staticcheck and the Python client's syntax.
+	@bad=$$(gofmt -l $(MODULES)); if [ -n "$$bad" ]; then echo "not gofmt'ed: $$bad"; exit 1; fi
+	$(GO) vet $(MODULES:%=./%/...)
+	$(GO) run $(STATICCHECK) $(MODULES:%=./%/...)
+
+vuln: ## Look for known vulnerabilities in dependencies (needs the vulnerability database).
+	$(GO) run $(GOVULNCHECK) $(MODULES:%=./%/...)
+
+bench: build ## Start a fleet and measure it: trivial cases, the example problems, commands, files.
+	@sh scripts/bench.sh
+
+clean: ## Remove what was built.
+	rm -rf bin .cache

@@ -1,0 +1,77 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/gradefleet/gradefleet/gateway/internal/fault"
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+var (
+	errNotFound = fault.NotFound("Not Found")
+	errMethod   = &fault.Error{Status: http.StatusMethodNotAllowed, Detail: "Method Not Allowed"}
+)
+
+// handle is the one place where what a handler returns becomes an answer.
+func (a *api) handle(h handler) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		result, err := h(c)
+		if err != nil {
+			a.fail(c, err)
+			return
+		}
+		a.write(c, result.Status, "application/json", result.Body)
+	}
+}
+
+// fail answers with an error's public part; the log gets the rest.
+func (a *api) fail(c *gin.Context, err error) {
+	f := fault.Of(err)
+	c.Set(faultKey, f)
+	if f.Status == fault.StatusClientClosed {
+		c.Status(f.Status) // nobody reads it
+		return
+	}
+	if f.RetryAfter > 0 {
+		c.Header("Retry-After", strconv.Itoa(f.RetryAfter))
+	}
+	a.write(c, f.Status, "application/json", protocol.ErrorBody(f.Detail))
+}
+
+func (a *api) write(c *gin.Context, status int, contentType string, body []byte) {
+	if a.WriteTimeout > 0 {
+		// Not every writer can; then there is no limit.
+		_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(a.WriteTimeout))
+	}
+	h := c.Writer.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("X-Content-Type-Options", "nosniff")
+	c.Status(status)
+	c.Writer.Write(body) // an error means that the caller went away
+}
+
+// recover turns a panic into a 500.
+func (a *api) recover(c *gin.Context) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+			panic(p) // net/http's own way to cut a connection
+		}
+		a.Log.Error("panic while answering", "panic", p, "request_id", requestID(c), "stack", string(debug.Stack()))
+		if !c.Writer.Written() {
+			a.fail(c, &fault.Error{Status: http.StatusInternalServerError, Detail: "Internal Server Error"})
+		}
+		c.Abort()
+	}()
+	c.Next()
+}

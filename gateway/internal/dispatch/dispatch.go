@@ -1,0 +1,332 @@
+// Package dispatch gets work to a worker and the answer back: it publishes an
+// evaluate or run job and awaits its result, or asks the owner of a session to
+// do a file operation. Which worker that is, others decide.
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/gradefleet/gradefleet/gateway/internal/fault"
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+const (
+	// maxUnacked is how many published jobs may await JetStream's ack at once.
+	maxUnacked = 64 << 10
+	// ackTimeout is how long JetStream may take to ack one.
+	ackTimeout = 10 * time.Second
+	// leaderRetries and leaderWait: while the stream has no leader (a few
+	// hundred milliseconds after a server was lost) nobody takes a job.
+	leaderRetries = 2
+	leaderWait    = 250 * time.Millisecond
+	// abandonTimeout bounds the taking back of a job nobody waits for.
+	abandonTimeout = 2 * time.Second
+	// lostGrace is how long a result that was sent just before its worker was
+	// lost may take to arrive.
+	lostGrace = time.Second
+	// restartGrace is how long a command that a restarted worker may have just
+	// started can take before it counts as lost with the worker's old process:
+	// a little more than workers allow by default.
+	restartGrace = 130 * time.Second
+)
+
+// Job is what a worker is to do.
+type Job struct {
+	Kind      protocol.Kind
+	RequestID string
+	Session   string
+	// Worker owns the session, in Epoch; "" and 0 if the session has no owner.
+	Worker string
+	Epoch  uint64
+	// Body is the caller's JSON. It is not used after Do has returned.
+	Body []byte
+}
+
+// Config of a dispatcher.
+type Config struct {
+	NC   *nats.Conn
+	Jobs jetstream.Stream
+	// Gateway is this gateway's id, a token of a subject.
+	Gateway string
+	// QueueLimit is how many jobs a queue takes, for an estimate of how long
+	// a full one stays so.
+	QueueLimit int64
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Dispatcher publishes jobs and awaits results. Its methods may be called from
+// any goroutine.
+type Dispatcher struct {
+	cfg     Config
+	js      jetstream.JetStream
+	metrics *metrics
+	// rates of results, by queue: the shared one, the workers' own.
+	shared, owned meter
+	// Tests shorten these.
+	lostGrace, restartGrace time.Duration
+
+	results, advisories *nats.Subscription
+	closing             chan struct{} // closed by Close
+
+	mu      sync.Mutex
+	pending map[string]*pending // by job id
+	closed  bool
+	busy    sync.WaitGroup // grows only with mu held and closed false
+}
+
+// pending is a job whose result is awaited. Whoever takes it out of the map
+// sends the one answer.
+type pending struct {
+	id     string
+	kind   protocol.Kind
+	worker string
+	answer chan answer // buffered: the sender never waits
+	// sequence in the stream; 0 until JetStream's ack.
+	sequence atomic.Uint64
+}
+
+type answer struct {
+	result protocol.Result
+	err    error
+	// abandon says that the job is to be taken back from the queue.
+	abandon bool
+}
+
+// New returns a dispatcher that listens for results. Close ends it.
+func New(cfg Config) (*Dispatcher, error) {
+	js, err := jetstream.New(cfg.NC, jetstream.WithPublishAsyncMaxPending(maxUnacked), jetstream.WithPublishAsyncTimeout(ackTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	d := &Dispatcher{
+		cfg: cfg, js: js, pending: map[string]*pending{}, closing: make(chan struct{}),
+		lostGrace: lostGrace, restartGrace: restartGrace,
+	}
+	if d.metrics, err = register(cfg.Registerer, cfg.Jobs); err != nil {
+		return nil, err
+	}
+	if d.results, err = cfg.NC.Subscribe(protocol.ReplyPrefix(cfg.Gateway)+">", d.onResult); err != nil {
+		return nil, fmt.Errorf("subscribe to results: %w", err)
+	}
+	// A result may be megabytes; the client's own bound of 64 MB would drop some.
+	if err := d.results.SetPendingLimits(-1, -1); err != nil {
+		return nil, fmt.Errorf("lift limits on results: %w", err)
+	}
+	if d.advisories, err = cfg.NC.QueueSubscribe(protocol.MaxDeliveriesAdvisories, advisoryGroup, d.onExhausted); err != nil {
+		return nil, errors.Join(fmt.Errorf("subscribe to advisories: %w", err), d.results.Unsubscribe())
+	}
+	// Both are in place at the server before the first job is published.
+	if err := cfg.NC.Flush(); err != nil {
+		return nil, errors.Join(fmt.Errorf("subscribe: %w", err), d.results.Unsubscribe(), d.advisories.Unsubscribe())
+	}
+	return d, nil
+}
+
+// Do publishes a job and returns its result. It waits until ctx ends, which
+// must have a deadline: the job's. When ctx ends first, the job is taken back
+// from the queue and cancelled at its worker. Errors are of package fault.
+func (d *Dispatcher) Do(ctx context.Context, job Job) (protocol.Result, error) {
+	p := &pending{id: protocol.NewID(), kind: job.Kind, worker: job.Worker, answer: make(chan answer, 1)}
+	if !d.enter(p) {
+		return protocol.Result{}, fault.Unavailable("The gateway is stopping; ask again", nil)
+	}
+	defer d.busy.Done()
+	start := time.Now()
+	result, err := d.publish(ctx, p, &job, start)
+	d.metrics.ended(job.Kind, err, time.Since(start))
+	return result, err
+}
+
+// enter adds p (which may be nil) to what Close waits for.
+func (d *Dispatcher) enter(p *pending) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return false
+	}
+	d.busy.Add(1)
+	if p != nil {
+		d.pending[p.id] = p
+	}
+	return true
+}
+
+// take takes a job out of the map, for the one answer; nil if it has one.
+func (d *Dispatcher) take(id string) *pending {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.pending[id]
+	delete(d.pending, id)
+	return p
+}
+
+func (d *Dispatcher) publish(ctx context.Context, p *pending, job *Job, now time.Time) (protocol.Result, error) {
+	deadline, _ := ctx.Deadline()
+	wire := protocol.Job{
+		ID: p.id, Kind: job.Kind, RequestID: job.RequestID, Session: job.Session, Epoch: job.Epoch,
+		Reply: protocol.ReplySubject(d.cfg.Gateway, p.id), Enqueued: now, Deadline: deadline,
+	}
+	msg := &nats.Msg{Subject: protocol.EvaluateQueue, Header: nats.Header(wire.Header()), Data: job.Body}
+	if job.Worker != "" {
+		msg.Subject = protocol.WorkerQueue(job.Worker)
+	}
+	for attempt := 0; ; attempt++ {
+		// Without retries of its own the client is done with the body as soon
+		// as this returns, and the body's memory can be used again.
+		ack, err := d.js.PublishMsgAsync(msg, jetstream.WithRetryAttempts(0))
+		if err != nil {
+			d.take(p.id)
+			return protocol.Result{}, d.refused(job, err)
+		}
+		if attempt == 0 {
+			d.metrics.published.WithLabelValues(string(job.Kind)).Inc()
+		}
+		result, err := d.await(ctx, p, ack)
+		if !errors.Is(err, jetstream.ErrNoStreamResponse) {
+			return result, d.explain(job, err)
+		}
+		if attempt == leaderRetries || !pause(ctx, leaderWait) {
+			d.take(p.id)
+			return protocol.Result{}, d.refused(job, err)
+		}
+	}
+}
+
+// await waits for the answer to a published job. An error of the publication
+// is returned as it is.
+func (d *Dispatcher) await(ctx context.Context, p *pending, ack jetstream.PubAckFuture) (protocol.Result, error) {
+	acked, refused := ack.Ok(), ack.Err()
+	for {
+		select {
+		case a := <-p.answer:
+			if a.abandon {
+				d.abandon(p, ack)
+			}
+			return a.result, a.err
+		case a := <-acked:
+			p.sequence.Store(a.Sequence)
+			acked, refused = nil, nil
+		case err := <-refused:
+			if errors.Is(err, jetstream.ErrNoStreamResponse) {
+				return protocol.Result{}, err // nothing was stored: publish again
+			}
+			if d.take(p.id) == nil {
+				a := <-p.answer // the ack was lost, the result was not
+				return a.result, a.err
+			}
+			return protocol.Result{}, err
+		case <-ctx.Done():
+			if d.take(p.id) == nil {
+				a := <-p.answer // the result was quicker
+				return a.result, a.err
+			}
+			d.abandon(p, ack)
+			return protocol.Result{}, context.Cause(ctx)
+		}
+	}
+}
+
+// abandon takes a job back that nobody waits for: out of the queue, so that no
+// worker gets it (again), and from the worker that has it.
+func (d *Dispatcher) abandon(p *pending, ack jetstream.PubAckFuture) {
+	ctx, cancel := context.WithTimeout(context.Background(), abandonTimeout)
+	defer cancel()
+	if p.sequence.Load() == 0 {
+		select {
+		case a := <-ack.Ok():
+			p.sequence.Store(a.Sequence)
+		case <-ack.Err():
+		case <-ctx.Done():
+		}
+	}
+	if seq := p.sequence.Load(); seq != 0 {
+		if err := d.cfg.Jobs.DeleteMsg(ctx, seq); err != nil { // or it is done already
+			d.cfg.Log.Debug("job not taken back from the queue", "job", p.id, "error", err)
+		}
+	}
+	if err := d.cfg.NC.Publish(protocol.CancelSubject(p.id), nil); err != nil {
+		d.cfg.Log.Warn("job not cancelled", "job", p.id, "error", err)
+	}
+}
+
+// onResult runs in the subscription's one goroutine.
+func (d *Dispatcher) onResult(m *nats.Msg) {
+	p := d.take(protocol.LastToken(m.Subject))
+	if p == nil {
+		d.metrics.duplicates.Inc()
+		return
+	}
+	if p.worker == "" {
+		d.shared.tick(time.Now())
+	} else {
+		d.owned.tick(time.Now())
+	}
+	r, err := parse(m)
+	p.answer <- answer{result: r, err: err}
+}
+
+// parse reads a result, which must have a status that HTTP knows.
+func parse(m *nats.Msg) (protocol.Result, error) {
+	r, err := protocol.ParseResult(m.Header, m.Data)
+	if err == nil && (r.Status < 200 || r.Status > 599) {
+		err = fmt.Errorf("%s is %d, want 200 to 599", protocol.HeaderStatus, r.Status)
+	}
+	if err != nil {
+		return protocol.Result{}, fmt.Errorf("read result of worker %q: %w", r.Worker, err)
+	}
+	return r, nil
+}
+
+// Close ends the dispatcher: jobs still awaited are answered 503 and taken
+// back, and it returns when all of that is done. Let what is in flight finish
+// first; Pending tells how much there is.
+func (d *Dispatcher) Close() error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.closed = true
+	for _, p := range d.pending {
+		p.answer <- answer{err: stopping(p.kind), abandon: true}
+	}
+	clear(d.pending)
+	d.mu.Unlock()
+	close(d.closing)
+	d.busy.Wait()
+	err := errors.Join(d.advisories.Unsubscribe(), d.results.Unsubscribe())
+	if d.cfg.NC.IsClosed() {
+		return nil // they went with the connection
+	}
+	return err
+}
+
+// Pending is how many jobs await their results.
+func (d *Dispatcher) Pending() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.pending)
+}
+
+// pause waits, or returns false when ctx ends first.
+func pause(ctx context.Context, t time.Duration) bool {
+	timer := time.NewTimer(t)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,175 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+func TestLostResults(t *testing.T) {
+	lost := func(g *rig) { g.WorkerLost("w1", false) }
+	restarted := func(g *rig) { g.WorkerLost("w1", true) }
+	reconnected := func(g *rig) { g.Reconnected() }
+	for _, c := range []struct {
+		name   string
+		kind   protocol.Kind
+		worker string
+		begun  bool // out of the stream: a run begun, an evaluate done
+		event  func(*rig)
+		status int // 0: it is still awaited
+		detail string
+	}{
+		{"run, begun, worker lost", protocol.Run, "w1", true, lost, 502, "may have run"},
+		{"run, queued, worker lost", protocol.Run, "w1", false, lost, 503, "taken back"},
+		{"run, begun, worker restarted", protocol.Run, "w1", true, restarted, 502, "may have run"},
+		{"run, queued, worker restarted", protocol.Run, "w1", false, restarted, 0, ""},
+		{"run, begun, another worker lost", protocol.Run, "w2", true, lost, 0, ""},
+		{"evaluate, done, worker lost", protocol.Evaluate, "w1", true, lost, 503, "result was lost"},
+		{"evaluate, queued, worker lost", protocol.Evaluate, "w1", false, lost, 503, "taken back"},
+		{"evaluate, queued, worker restarted", protocol.Evaluate, "w1", false, restarted, 0, ""},
+		{"evaluate of the shared queue, a worker lost", protocol.Evaluate, "", false, lost, 0, ""},
+		{"evaluate, done, reconnected", protocol.Evaluate, "", true, reconnected, 503, "result was lost"},
+		{"evaluate, queued, reconnected", protocol.Evaluate, "", false, reconnected, 0, ""},
+		{"run, begun, reconnected", protocol.Run, "w1", true, reconnected, 0, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := start(t)
+			g.lostGrace, g.restartGrace = 5*time.Millisecond, 10*time.Millisecond
+			out := g.do(t.Context(), t, Job{Kind: c.kind, Worker: c.worker})
+			queue := protocol.EvaluateQueue
+			if c.worker != "" {
+				queue = protocol.WorkerQueue(c.worker)
+			}
+			msg := g.stored(t, 1, queue)
+			g.acked(t)
+			if c.begun {
+				if err := g.Bus.Jobs.DeleteMsg(t.Context(), msg.Sequence); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c.event(g)
+			if c.status != 0 {
+				wantFault(t, (<-out).err, c.status, c.detail)
+				g.stored(t, 0, queue)
+				return
+			}
+			select {
+			case o := <-out:
+				t.Fatalf("answered %+v, want it to be awaited still", o)
+			case <-time.After(100 * time.Millisecond):
+			}
+			g.reply(t, msg, 200, "")
+			if o := <-out; o.err != nil || o.Status != 200 {
+				t.Fatalf("outcome %+v, want the result", o)
+			}
+		})
+	}
+}
+
+// A result that arrives within the grace counts.
+func TestResultAfterTheLoss(t *testing.T) {
+	g := start(t)
+	g.lostGrace = 10 * time.Second
+	out := g.do(t.Context(), t, Job{Kind: protocol.Run, Worker: "w1"})
+	msg := g.stored(t, 1, protocol.WorkerQueue("w1"))
+	g.WorkerLost("w1", false)
+	g.reply(t, msg, 200, "")
+	if o := <-out; o.err != nil || o.Status != 200 {
+		t.Fatalf("outcome %+v, want the result", o)
+	}
+	closed := time.Now()
+	if err := g.Close(); err != nil || time.Since(closed) > 5*time.Second {
+		t.Errorf("Close took %v (%v), want it not to wait for the grace", time.Since(closed), err)
+	}
+}
+
+// acked waits until the one pending job knows its place in the stream.
+func (g *rig) acked(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		g.mu.Lock()
+		acked := false
+		for _, p := range g.pending {
+			acked = p.sequence.Load() != 0
+		}
+		g.mu.Unlock()
+		if acked {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the job was never acked")
+		}
+	}
+}
+
+func TestAsk(t *testing.T) {
+	g := start(t)
+	sub, err := g.NC.Subscribe(protocol.SessionSubject("w1", protocol.OpRead), func(m *nats.Msg) {
+		op, err := protocol.ParseSessionOp(m.Header, m.Data)
+		switch {
+		case err != nil:
+			t.Error(err)
+		case string(op.Body) == "hang":
+			return
+		case string(op.Body) == "broken":
+			m.Respond(nil)
+			return
+		}
+		r := protocol.Result{Worker: "w1", Status: 404}
+		m.RespondMsg(&nats.Msg{Header: r.Header(), Data: append([]byte(op.Session+" "), op.Body...)})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Unsubscribe()
+	ask := func(timeout time.Duration, worker, body string) (protocol.Result, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		defer cancel()
+		return g.Ask(ctx, worker, protocol.OpRead, protocol.SessionOp{Session: "s1", Epoch: 1, Body: []byte(body)})
+	}
+
+	if r, err := ask(10*time.Second, "w1", "body"); err != nil || r.Status != 404 || string(r.Body) != "s1 body" {
+		t.Errorf("answer %+v %s, %v", r, r.Body, err)
+	}
+	_, err = ask(10*time.Second, "w2", "")
+	wantFault(t, err, 503, "w2")
+	if !errors.Is(err, ErrNobody) {
+		t.Errorf("error %v, want ErrNobody in its chain", err)
+	}
+	_, err = ask(50*time.Millisecond, "w1", "hang")
+	wantFault(t, err, 504, "may have been done")
+	if _, err = ask(10*time.Second, "w1", "broken"); err == nil {
+		t.Error("an answer without a status went through")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = g.Ask(ctx, "w1", protocol.OpRead, protocol.SessionOp{Session: "s1", Epoch: 1, Body: []byte("hang")})
+	wantFault(t, err, 499, "")
+}
+
+func TestQueuedIsAssumedWhenUnknown(t *testing.T) {
+	g := start(t)
+	p := new(pending)
+	if !g.queued(p) {
+		t.Error("a job without an ack counts as gone")
+	}
+	p.sequence.Store(99)
+	if g.queued(p) {
+		t.Error("a job that is not in the stream counts as queued")
+	}
+	if err := g.JS.DeleteStream(t.Context(), protocol.JobsStream); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.JS.Stream(t.Context(), protocol.JobsStream); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Fatal(err)
+	}
+	if !g.queued(p) {
+		t.Error("a stream that does not answer counts as an empty one")
+	}
+}

@@ -1,0 +1,274 @@
+// Package roster knows which workers are live, from the heartbeats that they
+// write into the WORKERS bucket. It says who is there and who was lost; which
+// worker gets what is decided elsewhere.
+package roster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/gradefleet/gradefleet/gateway/internal/placement"
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+const (
+	// sweepInterval is how often workers whose heartbeats stopped are looked for.
+	sweepInterval = 500 * time.Millisecond
+	// openTimeout bounds one attempt to open the bucket and watch it.
+	openTimeout = 10 * time.Second
+	// reopenWait is the pause before the next attempt.
+	reopenWait = 500 * time.Millisecond
+	// quietLimit is how long a watch may say nothing before it is opened anew:
+	// there are no workers, or their bucket was lost and made again.
+	quietLimit = 10 * time.Second
+)
+
+// Lost says that what a worker was doing is lost.
+type Lost struct {
+	Worker string
+	// Restarted says that it is back already, as a new process under its old
+	// id; otherwise it stopped, or its heartbeats did.
+	Restarted bool
+}
+
+// Config of a roster.
+type Config struct {
+	NC *nats.Conn
+	// Open makes sure that the bucket exists and returns it. It is called at
+	// the start and after each time the connection was lost: a server that
+	// came back has forgotten what was only in its memory.
+	Open func(context.Context) (jetstream.KeyValue, error)
+	// OnLost is called from Run's goroutine, and must not block; may be nil.
+	OnLost     func(Lost)
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Roster is the set of live workers. Only Run changes it, but for the counts of
+// Placed; the other methods may be called from any goroutine.
+type Roster struct {
+	cfg Config
+	now func() time.Time
+
+	mu      sync.RWMutex
+	workers map[string]*placement.Worker
+	// watchedFrom is when the watch in use began: nobody is called dead for
+	// heartbeats that came while there was no watch.
+	watchedFrom time.Time
+	synced      chan struct{} // closed when the first watch has said all it knew
+	syncOnce    sync.Once
+}
+
+// New returns an empty roster; Run fills it.
+func New(cfg Config) (*Roster, error) {
+	r := &Roster{cfg: cfg, now: time.Now, workers: map[string]*placement.Worker{}, synced: make(chan struct{})}
+	if err := r.register(cfg.Registerer); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Synced is closed once the roster has all workers that were there at the start.
+func (r *Roster) Synced() <-chan struct{} { return r.synced }
+
+// Snapshot returns the live workers, in no order.
+func (r *Roster) Snapshot() []placement.Worker {
+	now := r.now()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	all := make([]placement.Worker, 0, len(r.workers))
+	for _, w := range r.workers {
+		if w.Live(now) {
+			all = append(all, *w)
+		}
+	}
+	return all
+}
+
+// Heartbeats returns what each live worker last said, in the order of their ids.
+func (r *Roster) Heartbeats() []protocol.Heartbeat {
+	snapshot := r.Snapshot()
+	all := make([]protocol.Heartbeat, len(snapshot))
+	for i, w := range snapshot {
+		all[i] = *w.Heartbeat
+	}
+	slices.SortFunc(all, func(a, b protocol.Heartbeat) int { return strings.Compare(a.Worker, b.Worker) })
+	return all
+}
+
+// Live reports whether the worker is live; it may be draining.
+func (r *Roster) Live(worker string) bool {
+	now := r.now()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	w := r.workers[worker]
+	return w != nil && w.Live(now)
+}
+
+// Any reports whether some live worker takes new work.
+func (r *Roster) Any() bool {
+	now := r.now()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, w := range r.workers {
+		if w.Takes(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// Placed notes that a session was just given to the worker.
+func (r *Roster) Placed(worker string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w := r.workers[worker]; w != nil {
+		w.Placed++
+	}
+}
+
+// beat takes in a heartbeat that was written at the given time of NATS' clock.
+func (r *Roster) beat(key string, value []byte, written time.Time, initial bool) {
+	h := new(protocol.Heartbeat)
+	if err := json.Unmarshal(value, h); err != nil {
+		r.cfg.Log.Warn("heartbeat can't be read", "worker", key, "error", err)
+		return
+	}
+	h.Worker = key
+	now := r.now()
+	seen := now
+	// The first of a watch may be old: its writer may have died since.
+	if initial && written.Before(now) {
+		seen = written
+	}
+	r.mu.Lock()
+	before := r.workers[key]
+	r.workers[key] = &placement.Worker{Heartbeat: h, Seen: seen}
+	r.mu.Unlock()
+	if before == nil {
+		r.cfg.Log.Info("worker joined", "worker", key, "slots", h.Slots, "isolation", h.IsolationLevel)
+	} else if !before.Started.Equal(h.Started) {
+		r.cfg.Log.Warn("worker restarted", "worker", key)
+		r.lost(Lost{Worker: key, Restarted: true})
+	}
+}
+
+// leave takes a worker out that said goodbye.
+func (r *Roster) leave(key string) {
+	r.mu.Lock()
+	_, known := r.workers[key]
+	delete(r.workers, key)
+	r.mu.Unlock()
+	if known {
+		r.cfg.Log.Info("worker left", "worker", key)
+		r.lost(Lost{Worker: key})
+	}
+}
+
+// sweep takes the workers out whose heartbeats stopped.
+func (r *Roster) sweep() {
+	if !r.cfg.NC.IsConnected() {
+		return // it is we who are cut off
+	}
+	now := r.now()
+	var gone []string
+	r.mu.Lock()
+	if now.Sub(r.watchedFrom) >= protocol.WorkerTTL {
+		for key, w := range r.workers {
+			if !w.Live(now) {
+				gone = append(gone, key)
+				delete(r.workers, key)
+			}
+		}
+	}
+	r.mu.Unlock()
+	for _, key := range gone {
+		r.cfg.Log.Warn("worker lost: its heartbeats stopped", "worker", key, "after", protocol.WorkerTTL)
+		r.lost(Lost{Worker: key})
+	}
+}
+
+func (r *Roster) lost(l Lost) {
+	if r.cfg.OnLost != nil {
+		r.cfg.OnLost(l)
+	}
+}
+
+// Run watches the bucket until ctx ends, then returns nil. A watch that can't
+// be opened, or breaks, is opened again for as long as it takes.
+func (r *Roster) Run(ctx context.Context) error {
+	reconnected := r.cfg.NC.StatusChanged(nats.CONNECTED)
+	defer r.cfg.NC.RemoveStatusListener(reconnected)
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		err := r.watch(ctx, reconnected, tick.C)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			r.cfg.Log.Warn("watch of the workers broke; trying again", "error", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(reopenWait):
+			}
+		}
+	}
+}
+
+// watch opens one watch and follows it; nil means that there is reason to open
+// a new one: the connection was lost and is back, or the watch fell silent.
+func (r *Roster) watch(ctx context.Context, reconnected <-chan nats.Status, tick <-chan time.Time) error {
+	open, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	kv, err := r.cfg.Open(open)
+	if err != nil {
+		return fmt.Errorf("open bucket of workers: %w", err)
+	}
+	w, err := kv.WatchAll(ctx)
+	if err != nil {
+		return fmt.Errorf("watch bucket of workers: %w", err)
+	}
+	defer w.Stop()
+	r.mu.Lock()
+	r.watchedFrom = r.now()
+	r.mu.Unlock()
+	initial, heard := true, r.watchedFrom
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-reconnected:
+			return nil
+		case <-tick:
+			r.sweep()
+			if r.now().Sub(heard) > quietLimit {
+				return nil
+			}
+		case e, ok := <-w.Updates():
+			heard = r.now()
+			switch {
+			case !ok:
+				return fmt.Errorf("watch of bucket %s ended", protocol.WorkersBucket)
+			case e == nil: // all that was there has been said
+				initial = false
+				r.syncOnce.Do(func() { close(r.synced) })
+			case e.Operation() == jetstream.KeyValuePut:
+				r.beat(e.Key(), e.Value(), e.Created(), initial)
+			default:
+				r.leave(e.Key())
+			}
+		}
+	}
+}

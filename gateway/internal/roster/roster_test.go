@@ -1,0 +1,209 @@
+package roster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/gradefleet/gradefleet/shared/bus"
+	"github.com/gradefleet/gradefleet/shared/embeddednats"
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// rig is a roster that runs, with a clock of the test's own.
+type rig struct {
+	*Roster
+	kv    jetstream.KeyValue
+	skew  atomic.Int64 // added to the clock, in nanoseconds
+	lost  chan Lost
+	opens atomic.Int64
+	// failFirst makes the first attempt to open the bucket fail.
+	failFirst bool
+}
+
+func (g *rig) opened(n int64) error {
+	if n == 1 && g.failFirst {
+		return errors.New("not yet")
+	}
+	return nil
+}
+
+func start(t *testing.T, before func(kv jetstream.KeyValue)) *rig {
+	t.Helper()
+	s, err := embeddednats.Start(embeddednats.Config{Dir: t.TempDir()}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	nc, err := nats.Connect("", s.Option())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	b, err := bus.Ensure(t.Context(), nc, bus.Settings{QueueLimit: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before != nil {
+		before(b.Workers)
+	}
+	g := &rig{kv: b.Workers, lost: make(chan Lost, 16), failFirst: t.Name() == "TestOpenIsTriedAgain"}
+	g.Roster, err = New(Config{
+		NC: nc,
+		Open: func(context.Context) (jetstream.KeyValue, error) {
+			return b.Workers, g.opened(g.opens.Add(1))
+		},
+		OnLost:     func(l Lost) { g.lost <- l },
+		Log:        slog.New(slog.DiscardHandler),
+		Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.now = func() time.Time { return time.Now().Add(time.Duration(g.skew.Load())) }
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- g.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	<-g.Synced()
+	return g
+}
+
+func beat(t *testing.T, kv jetstream.KeyValue, h protocol.Heartbeat) {
+	t.Helper()
+	value, err := json.Marshal(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Put(t.Context(), h.Worker, value); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// until waits for a change that another goroutine brings about.
+func until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !cond() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never happened: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func TestWorkersComeAndGo(t *testing.T) {
+	g := start(t, func(kv jetstream.KeyValue) {
+		beat(t, kv, protocol.Heartbeat{Worker: "b", Slots: 2})
+	})
+	if !g.Live("b") || !g.Any() {
+		t.Fatal("a worker from before the start is not live")
+	}
+	beat(t, g.kv, protocol.Heartbeat{Worker: "a", Slots: 4})
+	until(t, "a joins", func() bool { return g.Live("a") })
+	if all := g.Heartbeats(); len(all) != 2 || all[0].Worker != "a" || all[1].Worker != "b" {
+		t.Errorf("heartbeats %+v, want a and b in this order", all)
+	}
+
+	beat(t, g.kv, protocol.Heartbeat{Worker: "a", Draining: true})
+	beat(t, g.kv, protocol.Heartbeat{Worker: "b", Draining: true})
+	until(t, "all drain", func() bool { return !g.Any() })
+	if !g.Live("a") {
+		t.Error("a worker that drains is not live")
+	}
+
+	if err := g.kv.Delete(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if l := <-g.lost; l != (Lost{Worker: "a"}) || g.Live("a") {
+		t.Errorf("lost %+v, live %v; want a to have left", l, g.Live("a"))
+	}
+}
+
+func TestOpenIsTriedAgain(t *testing.T) {
+	g := start(t, func(kv jetstream.KeyValue) { beat(t, kv, protocol.Heartbeat{Worker: "a"}) })
+	if n := g.opens.Load(); n != 2 || !g.Live("a") {
+		t.Errorf("opened %d times, a live: %v; want a second attempt that finds a", n, g.Live("a"))
+	}
+}
+
+func TestSilentWatchIsOpenedAnew(t *testing.T) {
+	g := start(t, nil)
+	g.skew.Store(int64(quietLimit + time.Second))
+	until(t, "a second watch", func() bool { return g.opens.Load() == 2 })
+}
+
+func TestHeartbeatsThatStop(t *testing.T) {
+	g := start(t, nil)
+	beat(t, g.kv, protocol.Heartbeat{Worker: "a"})
+	until(t, "a joins", func() bool { return g.Live("a") })
+	g.skew.Store(int64(protocol.WorkerTTL))
+	if g.Live("a") || g.Any() || len(g.Snapshot()) != 0 {
+		t.Error("live although its last heartbeat is too old")
+	}
+	if l := <-g.lost; l != (Lost{Worker: "a"}) {
+		t.Errorf("lost %+v, want a", l)
+	}
+	beat(t, g.kv, protocol.Heartbeat{Worker: "a"})
+	until(t, "a is back", func() bool { return g.Live("a") })
+}
+
+func TestRestartIsALoss(t *testing.T) {
+	g := start(t, nil)
+	first := time.Now().UTC()
+	beat(t, g.kv, protocol.Heartbeat{Worker: "a", Started: first})
+	beat(t, g.kv, protocol.Heartbeat{Worker: "a", Started: first, Busy: 1})
+	beat(t, g.kv, protocol.Heartbeat{Worker: "a", Started: first.Add(time.Second)})
+	if l := <-g.lost; l != (Lost{Worker: "a", Restarted: true}) {
+		t.Errorf("lost %+v, want a restart", l)
+	}
+	if len(g.lost) != 0 || !g.Live("a") {
+		t.Error("a restarted worker is live, and lost once")
+	}
+}
+
+func TestOldHeartbeatsAreNoLife(t *testing.T) {
+	g := start(t, nil)
+	g.beat("old", []byte(`{}`), g.now().Add(-protocol.WorkerTTL), true)
+	g.beat("ahead", []byte(`{}`), g.now().Add(time.Hour), true)
+	g.beat("late", []byte(`{}`), g.now().Add(-time.Hour), false)
+	g.beat("broken", []byte(`{`), g.now(), false)
+	for worker, live := range map[string]bool{"old": false, "ahead": true, "late": true, "broken": false} {
+		if g.Live(worker) != live {
+			t.Errorf("%s: live %v, want %v", worker, !live, live)
+		}
+	}
+}
+
+func TestPlacedCountsUntilTheNextHeartbeat(t *testing.T) {
+	g := start(t, nil)
+	beat(t, g.kv, protocol.Heartbeat{Worker: "a"})
+	until(t, "a joins", func() bool { return g.Live("a") })
+	g.Placed("a")
+	g.Placed("a")
+	g.Placed("nobody")
+	if s := g.Snapshot(); len(s) != 1 || s[0].Placed != 2 {
+		t.Errorf("snapshot %+v, want 2 placed", s)
+	}
+	beat(t, g.kv, protocol.Heartbeat{Worker: "a", Sessions: 2})
+	until(t, "the next heartbeat", func() bool { return g.Snapshot()[0].Sessions == 2 })
+	if s := g.Snapshot(); s[0].Placed != 0 {
+		t.Errorf("%d placed after the heartbeat that knows of them, want 0", s[0].Placed)
+	}
+}

@@ -1,0 +1,163 @@
+package routing
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/gradefleet/gradefleet/gateway/internal/dispatch"
+	"github.com/gradefleet/gradefleet/gateway/internal/fault"
+	"github.com/gradefleet/gradefleet/gateway/internal/ownership"
+	"github.com/gradefleet/gradefleet/gateway/internal/placement"
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+// Read reads a file of a session.
+func (r *Router) Read(ctx context.Context, req Request) (protocol.Result, error) {
+	return r.ask(ctx, protocol.OpRead, req, "File does not exist")
+}
+
+// Delete deletes a file of a session.
+func (r *Router) Delete(ctx context.Context, req Request) (protocol.Result, error) {
+	return r.ask(ctx, protocol.OpDelete, req, "File does not exist")
+}
+
+// Rename renames a file of a session.
+func (r *Router) Rename(ctx context.Context, req Request) (protocol.Result, error) {
+	return r.ask(ctx, protocol.OpRename, req, "Old file does not exist")
+}
+
+// ask asks a session's owner; a session without one is a 404 that says missing.
+func (r *Router) ask(ctx context.Context, op string, req Request, missing string) (protocol.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.FileDeadline)
+	defer cancel()
+	return r.follow(ctx, req, route{
+		find:    r.Sessions.Recall,
+		missing: func() (ownership.Owner, error) { return ownership.Owner{}, fault.NotFound(missing) },
+		send: func(owner ownership.Owner) (protocol.Result, error) {
+			return r.Dispatcher.Ask(ctx, owner.Worker, op, operation(req, owner))
+		},
+	})
+}
+
+func operation(req Request, owner ownership.Owner) protocol.SessionOp {
+	return protocol.SessionOp{RequestID: req.ID, Session: req.Session, Epoch: owner.Epoch, Body: req.Body}
+}
+
+// Write writes a file. A session without an owner gets one first.
+func (r *Router) Write(ctx context.Context, req Request) (protocol.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.FileDeadline)
+	defer cancel()
+	created := false
+	return r.follow(ctx, req, route{
+		// A worker that is not the owner any more would make the session anew.
+		find: r.Sessions.Lookup,
+		missing: func() (o ownership.Owner, err error) {
+			o, created, err = r.place(ctx, req.Session)
+			return o, err
+		},
+		send: func(owner ownership.Owner) (protocol.Result, error) {
+			res, err := r.Dispatcher.Ask(ctx, owner.Worker, protocol.OpWrite, operation(req, owner))
+			if !created || !errors.Is(err, dispatch.ErrNobody) {
+				return res, err
+			}
+			// The worker died within the time that its last heartbeat counts.
+			// The session is a moment old and was never used: another takes it.
+			if owner, err = r.placeElsewhere(ctx, req.Session, owner); err != nil {
+				return protocol.Result{}, err
+			}
+			return r.Dispatcher.Ask(ctx, owner.Worker, protocol.OpWrite, operation(req, owner))
+		},
+	})
+}
+
+// place gives a new session an owner; created is false if another gateway was
+// quicker.
+func (r *Router) place(ctx context.Context, session string) (o ownership.Owner, created bool, err error) {
+	worker, ok := placement.Choose(r.Workers.Snapshot(), session, r.now())
+	if !ok {
+		return o, false, noWorker()
+	}
+	o, created, err = r.Sessions.Create(ctx, session, worker)
+	switch {
+	case errors.Is(err, ownership.ErrNone): // created and removed by others meanwhile
+		return o, false, moving()
+	case err != nil:
+		return o, false, r.lookupFault(ctx, err)
+	case created:
+		r.Workers.Placed(worker)
+	case !r.Workers.Live(o.Worker):
+		return o, false, notThere(o.Worker)
+	}
+	return o, created, nil
+}
+
+// placeElsewhere gives a session that this gateway just created another owner.
+func (r *Router) placeElsewhere(ctx context.Context, session string, old ownership.Owner) (ownership.Owner, error) {
+	var others []placement.Worker
+	for _, w := range r.Workers.Snapshot() {
+		if w.Worker != old.Worker {
+			others = append(others, w)
+		}
+	}
+	worker, ok := placement.Choose(others, session, r.now())
+	if !ok {
+		// Without a record, the next write starts anew.
+		if err := r.Sessions.Remove(ctx, session, old); err != nil && !errors.Is(err, ownership.ErrLost) {
+			r.Log.Warn("session left without a worker", "session", session, "error", err)
+		}
+		return ownership.Owner{}, noWorker()
+	}
+	o, err := r.Sessions.Replace(ctx, session, old, worker)
+	switch {
+	case errors.Is(err, ownership.ErrLost):
+		return o, moving()
+	case err != nil:
+		return o, r.lookupFault(ctx, err)
+	}
+	r.Log.Warn("new session placed elsewhere: its worker does not answer", "session", session, "worker", old.Worker, "now", worker)
+	r.Workers.Placed(worker)
+	return o, nil
+}
+
+// forked is the answer to a fork.
+type forked struct {
+	NewID string `json:"new_id"`
+}
+
+// Fork copies a session, on the worker that owns it, to a new id.
+func (r *Router) Fork(ctx context.Context, req Request) (protocol.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.FileDeadline)
+	defer cancel()
+	return r.follow(ctx, req, route{
+		find: r.Sessions.Recall,
+		missing: func() (ownership.Owner, error) {
+			return ownership.Owner{}, fault.NotFound("Session to fork not found")
+		},
+		send: func(owner ownership.Owner) (protocol.Result, error) { return r.fork(ctx, req, owner) },
+	})
+}
+
+// fork records the copy before it is made, so that there is no time in which it
+// exists and nobody owns it, and takes the record back if it isn't made.
+func (r *Router) fork(ctx context.Context, req Request, owner ownership.Owner) (protocol.Result, error) {
+	id := protocol.NewUUID()
+	record, _, err := r.Sessions.Create(ctx, id, owner.Worker)
+	if err != nil {
+		return protocol.Result{}, r.lookupFault(ctx, err)
+	}
+	op := operation(req, owner)
+	op.NewID, op.NewEpoch = id, record.Epoch
+	res, err := r.Dispatcher.Ask(ctx, owner.Worker, protocol.OpFork, op)
+	if err == nil && res.Status == http.StatusOK {
+		res.Body, err = json.Marshal(forked{NewID: id})
+		return res, err
+	}
+	// The caller may be gone, its context with it.
+	undo := context.WithoutCancel(ctx)
+	if err := r.Sessions.Remove(undo, id, record); err != nil && !errors.Is(err, ownership.ErrLost) {
+		r.Log.Warn("record of a fork that was not made is left", "session", id, "error", err)
+	}
+	return res, err
+}

@@ -1,0 +1,203 @@
+// Package routing decides which worker a request goes to and gets it there: it
+// looks up the session's owner, places new sessions, and asks again when an
+// owner has changed. It speaks neither HTTP nor NATS; those it uses are behind
+// the interfaces it declares.
+package routing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/gradefleet/gradefleet/gateway/internal/dispatch"
+	"github.com/gradefleet/gradefleet/gateway/internal/fault"
+	"github.com/gradefleet/gradefleet/gateway/internal/ownership"
+	"github.com/gradefleet/gradefleet/gateway/internal/placement"
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+// Request is one request of a caller, its shape checked.
+type Request struct {
+	// ID is the request id, for logs.
+	ID string
+	// Session is a valid session id.
+	Session string
+	// Body is the caller's JSON. It is not used after the call has returned.
+	Body []byte
+}
+
+// Dispatcher gets a request to a given worker; see package dispatch.
+type Dispatcher interface {
+	Do(ctx context.Context, job dispatch.Job) (protocol.Result, error)
+	Ask(ctx context.Context, worker, op string, o protocol.SessionOp) (protocol.Result, error)
+}
+
+// Sessions says who owns a session; see package ownership.
+type Sessions interface {
+	Lookup(ctx context.Context, session string) (ownership.Owner, error)
+	Recall(ctx context.Context, session string) (ownership.Owner, error)
+	Create(ctx context.Context, session, worker string) (ownership.Owner, bool, error)
+	Replace(ctx context.Context, session string, old ownership.Owner, worker string) (ownership.Owner, error)
+	Remove(ctx context.Context, session string, o ownership.Owner) error
+}
+
+// Workers says which workers are live; see package roster.
+type Workers interface {
+	Snapshot() []placement.Worker
+	Live(worker string) bool
+	Any() bool
+	Placed(worker string)
+}
+
+// Config of a router.
+type Config struct {
+	Dispatcher Dispatcher
+	Sessions   Sessions
+	Workers    Workers
+	// JobDeadline is how long a caller waits for an evaluate or a run, the
+	// time in the queue included.
+	JobDeadline time.Duration
+	// FileDeadline is how long a caller waits for a file operation or a fork.
+	FileDeadline time.Duration
+	Log          *slog.Logger
+}
+
+// Router routes. Its methods may be called from any goroutine; their errors are
+// of package fault.
+type Router struct {
+	Config
+	now func() time.Time
+}
+
+// New returns a router.
+func New(cfg Config) *Router { return &Router{Config: cfg, now: time.Now} }
+
+// Evaluate runs code against cases: on the owner of the session, or on any
+// worker if it has none.
+func (r *Router) Evaluate(ctx context.Context, req Request) (protocol.Result, error) {
+	return r.job(ctx, protocol.Evaluate, req, route{
+		// A worker that is not the owner any more would run it in an empty
+		// session, and say nothing.
+		find: r.Sessions.Lookup,
+		missing: func() (ownership.Owner, error) {
+			if !r.Workers.Any() {
+				return ownership.Owner{}, noWorker()
+			}
+			return ownership.Owner{}, nil // no worker, epoch 0: the shared queue
+		},
+	})
+}
+
+// Run runs a command in a session, which must have an owner.
+func (r *Router) Run(ctx context.Context, req Request) (protocol.Result, error) {
+	return r.job(ctx, protocol.Run, req, route{
+		find: r.Sessions.Recall,
+		missing: func() (ownership.Owner, error) {
+			return ownership.Owner{}, fault.BadRequest("Session does not exist")
+		},
+	})
+}
+
+func (r *Router) job(ctx context.Context, kind protocol.Kind, req Request, way route) (protocol.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.JobDeadline)
+	defer cancel()
+	way.send = func(owner ownership.Owner) (protocol.Result, error) {
+		return r.Dispatcher.Do(ctx, dispatch.Job{
+			Kind: kind, RequestID: req.ID, Session: req.Session,
+			Worker: owner.Worker, Epoch: owner.Epoch, Body: req.Body,
+		})
+	}
+	return r.follow(ctx, req, way)
+}
+
+// route is how a kind of request finds its worker.
+type route struct {
+	// find looks the owner up: Recall where a worker that is not the owner any
+	// more can only refuse, Lookup otherwise.
+	find func(ctx context.Context, session string) (ownership.Owner, error)
+	// missing says what becomes of a session without an owner.
+	missing func() (ownership.Owner, error)
+	// send sends the request to the owner.
+	send func(owner ownership.Owner) (protocol.Result, error)
+}
+
+// follow sends a request to the owner of its session. If the answer hints that
+// another worker has become the owner, the owner is looked up, and if it is
+// another one the request is sent once more.
+func (r *Router) follow(ctx context.Context, req Request, way route) (protocol.Result, error) {
+	owner, err := r.owner(ctx, req.Session, way, way.find)
+	if err != nil {
+		return protocol.Result{}, err
+	}
+	res, err := way.send(owner)
+	if err != nil || !doubtful(res.Status, owner) {
+		return res, err
+	}
+	now, err := r.owner(ctx, req.Session, way, r.Sessions.Lookup)
+	if err != nil {
+		return protocol.Result{}, err
+	}
+	if now.Revision == owner.Revision && res.Status != protocol.StatusMisdirected {
+		return res, nil // it is the owner: the answer stands
+	}
+	r.Log.Info("session has another owner than was thought", "session", req.Session, "request_id", req.ID,
+		"worker", owner.Worker, "now", now.Worker)
+	if res, err = way.send(now); err == nil && res.Status == protocol.StatusMisdirected {
+		return protocol.Result{}, moving()
+	}
+	return res, err
+}
+
+// doubtful reports whether a worker's answer may mean that it isn't the owner of
+// the session: it says so, or owner was only remembered and the worker knows
+// nothing of the session or the file. Such an answer has had no effect.
+func doubtful(status int, owner ownership.Owner) bool {
+	switch status {
+	case protocol.StatusMisdirected:
+		return true
+	case http.StatusBadRequest, http.StatusNotFound:
+		return owner.Cached
+	}
+	return false
+}
+
+// owner returns the live owner of a session, as find or missing say. One that is
+// remembered and isn't live is looked up: somebody else may have taken over.
+func (r *Router) owner(ctx context.Context, session string, way route, find func(context.Context, string) (ownership.Owner, error)) (ownership.Owner, error) {
+	o, err := find(ctx, session)
+	if err == nil && o.Cached && !r.Workers.Live(o.Worker) {
+		o, err = r.Sessions.Lookup(ctx, session)
+	}
+	switch {
+	case errors.Is(err, ownership.ErrNone):
+		return way.missing()
+	case err != nil:
+		return o, r.lookupFault(ctx, err)
+	case !r.Workers.Live(o.Worker):
+		return o, notThere(o.Worker)
+	}
+	return o, nil
+}
+
+// lookupFault turns an error of the bucket into a fault.
+func (r *Router) lookupFault(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fault.Gone()
+	}
+	return fault.Unavailable("The session's owner can't be looked up now; ask again", err)
+}
+
+func noWorker() error {
+	return fault.Unavailable("No worker is there to take the request; ask again", nil)
+}
+
+func notThere(worker string) error {
+	return fault.Unavailable(fmt.Sprintf("Worker %s, which owns the session, is not there; it may come back", worker), nil)
+}
+
+func moving() error {
+	return fault.Unavailable("The session is moving to another worker; ask again", nil)
+}

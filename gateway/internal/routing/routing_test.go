@@ -1,0 +1,318 @@
+package routing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gradefleet/gradefleet/gateway/internal/dispatch"
+	"github.com/gradefleet/gradefleet/gateway/internal/fault"
+	"github.com/gradefleet/gradefleet/gateway/internal/ownership"
+	"github.com/gradefleet/gradefleet/gateway/internal/placement"
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+// fleet stands in for everything a router uses: a bucket, what is remembered of
+// it, workers, and what they answer.
+type fleet struct {
+	bucket map[string]ownership.Owner
+	cache  map[string]ownership.Owner
+	live   map[string]bool // false: there is a record of it, and no heartbeat
+	mute   map[string]bool // live by its heartbeat, and nobody answers
+	broken error           // of the bucket
+	sent   []string
+	// answer says what a worker answers; nil: 200.
+	answer func(worker string, epoch uint64) int
+}
+
+func newFleet(live ...string) *fleet {
+	f := &fleet{bucket: map[string]ownership.Owner{}, cache: map[string]ownership.Owner{}, live: map[string]bool{}, mute: map[string]bool{}}
+	for _, w := range live {
+		f.live[w] = true
+	}
+	return f
+}
+
+func (f *fleet) own(session, worker string, epoch uint64) ownership.Owner {
+	o := ownership.Owner{SessionRecord: protocol.SessionRecord{Worker: worker, Epoch: epoch}, Revision: uint64(len(f.bucket)) + 10*epoch}
+	f.bucket[session] = o
+	return o
+}
+
+func (f *fleet) Recall(ctx context.Context, session string) (ownership.Owner, error) {
+	if o, ok := f.cache[session]; ok {
+		o.Cached = true
+		return o, nil
+	}
+	return f.Lookup(ctx, session)
+}
+
+func (f *fleet) Lookup(_ context.Context, session string) (ownership.Owner, error) {
+	if f.broken != nil {
+		return ownership.Owner{}, f.broken
+	}
+	if o, ok := f.bucket[session]; ok {
+		return o, nil
+	}
+	return ownership.Owner{}, ownership.ErrNone
+}
+
+func (f *fleet) Create(ctx context.Context, session, worker string) (ownership.Owner, bool, error) {
+	if _, ok := f.bucket[session]; ok {
+		o, err := f.Lookup(ctx, session)
+		return o, false, err
+	}
+	return f.own(session, worker, 1), true, nil
+}
+
+func (f *fleet) Replace(_ context.Context, session string, old ownership.Owner, worker string) (ownership.Owner, error) {
+	if f.bucket[session].Revision != old.Revision {
+		return ownership.Owner{}, ownership.ErrLost
+	}
+	return f.own(session, worker, old.Epoch+1), nil
+}
+
+func (f *fleet) Remove(_ context.Context, session string, o ownership.Owner) error {
+	if f.bucket[session].Revision != o.Revision {
+		return ownership.ErrLost
+	}
+	delete(f.bucket, session)
+	return nil
+}
+
+func (f *fleet) Snapshot() []placement.Worker {
+	var all []placement.Worker
+	for w, live := range f.live {
+		if live {
+			all = append(all, placement.Worker{Heartbeat: &protocol.Heartbeat{Worker: w, Slots: 1}, Seen: time.Now()})
+		}
+	}
+	return all
+}
+
+func (f *fleet) Live(worker string) bool { return f.live[worker] }
+func (f *fleet) Any() bool               { return len(f.Snapshot()) > 0 }
+func (f *fleet) Placed(string)           {}
+
+func (f *fleet) Do(_ context.Context, job dispatch.Job) (protocol.Result, error) {
+	return f.send(string(job.Kind), job.Worker, job.Epoch)
+}
+
+func (f *fleet) Ask(_ context.Context, worker, op string, o protocol.SessionOp) (protocol.Result, error) {
+	if f.mute[worker] {
+		f.sent = append(f.sent, op+" "+worker+" mute")
+		return protocol.Result{}, fault.Unavailable("mute", dispatch.ErrNobody)
+	}
+	if op == protocol.OpFork && (o.NewID == "" || o.NewEpoch != 1 || f.bucket[o.NewID].Worker != worker) {
+		return protocol.Result{}, fmt.Errorf("fork to %q of epoch %d without a record", o.NewID, o.NewEpoch)
+	}
+	return f.send(op, worker, o.Epoch)
+}
+
+func (f *fleet) send(what, worker string, epoch uint64) (protocol.Result, error) {
+	f.sent = append(f.sent, fmt.Sprintf("%s %s/%d", what, worker, epoch))
+	status := 200
+	if f.answer != nil {
+		status = f.answer(worker, epoch)
+	}
+	return protocol.Result{Status: status, Worker: worker}, nil
+}
+
+func TestRouting(t *testing.T) {
+	type call func(*Router, context.Context, Request) (protocol.Result, error)
+	stale := func(_ string, epoch uint64) int { // only epoch 2 is right
+		if epoch != 2 {
+			return 421
+		}
+		return 200
+	}
+	always421 := func(string, uint64) int { return 421 }
+	for _, c := range []struct {
+		name   string
+		setup  func(*fleet)
+		call   call
+		sent   string
+		status int
+		detail string
+	}{
+		{"evaluate without an owner", nil, (*Router).Evaluate, "evaluate /0", 200, ""},
+		{"evaluate with an owner", func(f *fleet) { f.own("s", "b", 3) }, (*Router).Evaluate, "evaluate b/3", 200, ""},
+		{"evaluate without workers", func(f *fleet) { clear(f.live) }, (*Router).Evaluate, "", 503, "No worker"},
+		{"evaluate with an owner that is not there", func(f *fleet) { f.own("s", "dead", 1) }, (*Router).Evaluate, "", 503, "Worker dead"},
+		{"evaluate with a broken bucket", func(f *fleet) { f.broken = errors.New("boom") }, (*Router).Evaluate, "", 503, "looked up"},
+		{"run without an owner", nil, (*Router).Run, "", 400, "Session does not exist"},
+		{"run without an owner or workers", func(f *fleet) { clear(f.live) }, (*Router).Run, "", 400, "Session does not exist"},
+		{"run with an owner", func(f *fleet) { f.own("s", "a", 1) }, (*Router).Run, "run a/1", 200, ""},
+		{"run, remembered owner is stale", func(f *fleet) {
+			f.cache["s"] = f.own("s", "a", 1)
+			f.own("s", "b", 2)
+			f.answer = stale
+		}, (*Router).Run, "run a/1, run b/2", 200, ""},
+		{"run, remembered owner is gone, another took over", func(f *fleet) {
+			f.cache["s"] = f.own("s", "dead", 1)
+			f.own("s", "b", 2)
+		}, (*Router).Run, "run b/2", 200, ""},
+		{"run, session removed meanwhile", func(f *fleet) {
+			f.cache["s"] = f.own("s", "a", 1)
+			delete(f.bucket, "s")
+			f.answer = always421
+		}, (*Router).Run, "run a/1", 400, "Session does not exist"},
+		{"run, nobody says it is theirs", func(f *fleet) { f.own("s", "a", 1); f.answer = always421 },
+			(*Router).Run, "run a/1, run a/1", 503, "moving"},
+		{"run, the remembered owner knows no such session, another has it", func(f *fleet) {
+			f.cache["s"] = f.own("s", "a", 1)
+			f.own("s", "b", 2)
+			f.answer = func(worker string, _ uint64) int {
+				if worker == "a" {
+					return 400
+				}
+				return 200
+			}
+		}, (*Router).Run, "run a/1, run b/2", 200, ""},
+		{"run, refused by the remembered owner, which is right", func(f *fleet) {
+			f.cache["s"] = f.own("s", "a", 1)
+			f.answer = func(string, uint64) int { return 400 }
+		}, (*Router).Run, "run a/1", 400, ""},
+		{"evaluate never trusts what is remembered", func(f *fleet) {
+			f.cache["s"] = f.own("s", "a", 1)
+			f.own("s", "b", 2)
+			f.answer = stale
+		}, (*Router).Evaluate, "evaluate b/2", 200, ""},
+		{"evaluate, the owner changes under way", func(f *fleet) {
+			f.own("s", "a", 1)
+			f.answer = func(worker string, epoch uint64) int {
+				if epoch == 1 {
+					f.own("s", "b", 2)
+				}
+				return stale(worker, epoch)
+			}
+		}, (*Router).Evaluate, "evaluate a/1, evaluate b/2", 200, ""},
+
+		{"read without an owner", nil, (*Router).Read, "", 404, "File does not exist"},
+		{"delete without an owner", nil, (*Router).Delete, "", 404, "File does not exist"},
+		{"rename without an owner", nil, (*Router).Rename, "", 404, "Old file does not exist"},
+		{"read with an owner", func(f *fleet) { f.own("s", "a", 4) }, (*Router).Read, "read a/4", 200, ""},
+		{"delete with an owner", func(f *fleet) { f.own("s", "a", 4) }, (*Router).Delete, "delete a/4", 200, ""},
+		{"rename with an owner", func(f *fleet) { f.own("s", "a", 4) }, (*Router).Rename, "rename a/4", 200, ""},
+		{"read, remembered owner is stale", func(f *fleet) {
+			f.cache["s"] = f.own("s", "a", 1)
+			f.own("s", "b", 2)
+			f.answer = stale
+		}, (*Router).Read, "read a/1, read b/2", 200, ""},
+		{"read, the remembered owner knows no such file, another has it", func(f *fleet) {
+			f.cache["s"] = f.own("s", "a", 1)
+			f.own("s", "b", 2)
+			f.answer = func(worker string, _ uint64) int {
+				if worker == "a" {
+					return 404
+				}
+				return 200
+			}
+		}, (*Router).Read, "read a/1, read b/2", 200, ""},
+		{"read, no such file", func(f *fleet) {
+			f.cache["s"] = f.own("s", "a", 1)
+			f.answer = func(string, uint64) int { return 404 }
+		}, (*Router).Read, "read a/1", 404, ""},
+		{"read, owner is not there", func(f *fleet) { f.own("s", "dead", 1) }, (*Router).Read, "", 503, "Worker dead"},
+		{"read, owner is mute", func(f *fleet) { f.own("s", "a", 1); f.mute["a"] = true }, (*Router).Read, "read a mute", 503, "mute"},
+
+		{"write to a new session", func(f *fleet) { delete(f.live, "b") }, (*Router).Write, "write a/1", 200, ""},
+		{"write with an owner", func(f *fleet) { f.own("s", "b", 5) }, (*Router).Write, "write b/5", 200, ""},
+		{"write without workers", func(f *fleet) { clear(f.live) }, (*Router).Write, "", 503, "No worker"},
+		{"write, owner is not there", func(f *fleet) { f.own("s", "dead", 1) }, (*Router).Write, "", 503, "Worker dead"},
+		{"write, owner is mute", func(f *fleet) { f.own("s", "a", 1); f.mute["a"] = true }, (*Router).Write, "write a mute", 503, "mute"},
+		{"write to a new session, the only worker is mute", func(f *fleet) { delete(f.live, "b"); f.mute["a"] = true },
+			(*Router).Write, "write a mute", 503, "No worker"},
+		{"write never trusts what is remembered", func(f *fleet) {
+			f.cache["s"] = f.own("s", "a", 1)
+			f.own("s", "b", 2)
+			f.answer = stale
+		}, (*Router).Write, "write b/2", 200, ""},
+		{"write, session removed under way", func(f *fleet) {
+			delete(f.live, "b")
+			f.own("s", "a", 9)
+			f.answer = func(_ string, epoch uint64) int {
+				if epoch == 9 {
+					delete(f.bucket, "s")
+					return 421
+				}
+				return 200
+			}
+		}, (*Router).Write, "write a/9, write a/1", 200, ""},
+
+		{"fork without an owner", nil, (*Router).Fork, "", 404, "Session to fork not found"},
+		{"fork", func(f *fleet) { f.own("s", "a", 2) }, (*Router).Fork, "fork a/2", 200, ""},
+		{"fork, remembered owner is stale", func(f *fleet) {
+			f.cache["s"] = f.own("s", "a", 1)
+			f.own("s", "b", 2)
+			f.answer = stale
+		}, (*Router).Fork, "fork a/1, fork b/2", 200, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFleet("a", "b")
+			if c.setup != nil {
+				c.setup(f)
+			}
+			r := New(Config{
+				Dispatcher: f, Sessions: f, Workers: f,
+				JobDeadline: time.Minute, FileDeadline: time.Minute, Log: slog.New(slog.DiscardHandler),
+			})
+			res, err := c.call(r, t.Context(), Request{ID: "r", Session: "s"})
+			if sent := strings.Join(f.sent, ", "); sent != c.sent {
+				t.Errorf("sent %q, want %q", sent, c.sent)
+			}
+			if err == nil {
+				if res.Status != c.status {
+					t.Errorf("status %d, want %d", res.Status, c.status)
+				}
+				return
+			}
+			if e := fault.Of(err); e.Status != c.status || !strings.Contains(e.Detail, c.detail) {
+				t.Errorf("fault %v, want a %d with %q", e, c.status, c.detail)
+			}
+		})
+	}
+}
+
+// The worker that was chosen died a moment ago: another takes the session.
+func TestNewSessionIsPlacedElsewhere(t *testing.T) {
+	f := newFleet("a", "b")
+	r := New(Config{Dispatcher: f, Sessions: f, Workers: f, FileDeadline: time.Minute, Log: slog.New(slog.DiscardHandler)})
+	first, _ := placement.Choose(f.Snapshot(), "s", time.Now())
+	f.mute[first] = true
+	res, err := r.Write(t.Context(), Request{Session: "s"})
+	if err != nil || res.Status != 200 || res.Worker == first {
+		t.Fatalf("write: %+v, %v; want another worker than %s", res, err, first)
+	}
+	if o := f.bucket["s"]; o.Worker != res.Worker || o.Epoch != 2 {
+		t.Errorf("record %+v, want %s in epoch 2", o, res.Worker)
+	}
+}
+
+func TestForkLeavesNoRecordBehind(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		answer int
+		mute   bool
+		want   int // records left
+	}{{"made", 200, false, 2}, {"refused", 404, false, 1}, {"no answer", 0, true, 1}} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFleet("a")
+			f.own("s", "a", 1)
+			f.mute["a"] = c.mute
+			f.answer = func(string, uint64) int { return c.answer }
+			r := New(Config{Dispatcher: f, Sessions: f, Workers: f, FileDeadline: time.Minute, Log: slog.New(slog.DiscardHandler)})
+			res, err := r.Fork(t.Context(), Request{Session: "s"})
+			if len(f.bucket) != c.want {
+				t.Errorf("%d records, want %d (answer %+v, %v)", len(f.bucket), c.want, res, err)
+			}
+			if c.answer == 200 && !strings.Contains(string(res.Body), `"new_id"`) {
+				t.Errorf("body %s, want the new id", res.Body)
+			}
+		})
+	}
+}

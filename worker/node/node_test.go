@@ -1,0 +1,303 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/gradefleet/gradefleet/shared/bus"
+	"github.com/gradefleet/gradefleet/shared/embeddednats"
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+// rig is a NATS server, a connection that plays the gateway, and its inbox.
+type rig struct {
+	bus     *bus.Bus
+	results chan *nats.Msg
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	ns, err := embeddednats.Start(embeddednats.Config{Dir: t.TempDir()}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(ns.Stop)
+	nc, err := bus.Connect(bus.Config{}, "test", log, ns.Option())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	b, err := bus.Ensure(context.Background(), nc, bus.Settings{QueueLimit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{bus: b, results: make(chan *nats.Msg, 1000)}
+	if _, err := nc.ChanSubscribe(protocol.ReplyPrefix("test")+">", r.results); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// publicDir makes a directory that sessions' users can reach.
+func publicDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "gradefleet-node-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(dir, 0o711)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func testConfig(t *testing.T, dir string) Config {
+	t.Helper()
+	var c Config
+	p, err := kong.New(&c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Parse([]string{"--data", dir, "--slots", "2"}); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// start runs a worker until the returned function is called, which waits for it.
+func (r *rig) start(t *testing.T, cfg Config) (n *Node, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	n, err := New(ctx, cfg, Deps{Bus: r.bus, Registerer: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})), Build: "test"})
+	if err != nil {
+		if strings.Contains(err.Error(), "find Python") {
+			t.Skip(err)
+		}
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("worker ended with %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	return n, stop
+}
+
+func (r *rig) publish(t *testing.T, queue string, kind protocol.Kind, session string, epoch uint64, body any) string {
+	t.Helper()
+	data, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := protocol.NewID()
+	job := protocol.Job{ID: id, Kind: kind, Session: session, Epoch: epoch, RequestID: "r", Reply: protocol.ReplySubject("test", id),
+		Enqueued: time.Now(), Deadline: time.Now().Add(time.Minute), Body: data}
+	if _, err := r.bus.JS.PublishMsg(context.Background(), &nats.Msg{Subject: queue, Header: job.Header(), Data: data}); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func (r *rig) result(t *testing.T) protocol.Result {
+	t.Helper()
+	select {
+	case m := <-r.results:
+		res, err := protocol.ParseResult(m.Header, m.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	case <-time.After(30 * time.Second):
+		t.Fatal("no result in 30 s")
+	}
+	panic("unreachable")
+}
+
+func evaluateBody(code string, in, out string) map[string]any {
+	return map[string]any{"id": "s", "code": code, "entry_point": "f", "io_cases": []map[string]string{{"input": in, "output": out}}}
+}
+
+// drained waits until the stream holds no job.
+func (r *rig) drained(t *testing.T) {
+	t.Helper()
+	for range 200 {
+		info, err := r.bus.Jobs.Info(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.State.Msgs == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("jobs left in the stream")
+}
+
+func TestSharedQueue(t *testing.T) {
+	r := newRig(t)
+	r.start(t, testConfig(t, publicDir(t)))
+	want := map[string]bool{}
+	for i := range 60 {
+		id := r.publish(t, protocol.EvaluateQueue, protocol.Evaluate, "s", 0, evaluateBody("def f(x): return x", fmt.Sprint("x=", i), fmt.Sprint(i)))
+		want[id] = true
+	}
+	for range 60 {
+		res := r.result(t)
+		if res.Status != 200 || !strings.HasPrefix(string(res.Body), `{"passed":true`) || !want[res.Job] {
+			t.Errorf("result %d %s", res.Status, res.Body)
+		}
+		delete(want, res.Job)
+	}
+	r.drained(t)
+}
+
+func TestOwnQueueAndSharedTogether(t *testing.T) {
+	r := newRig(t)
+	n, _ := r.start(t, testConfig(t, publicDir(t)))
+	if _, err := n.store.Create("s1", 1); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		r.publish(t, protocol.WorkerQueue(n.ID()), protocol.Run, "s1", 1, map[string]any{"id": "s1", "cmd": fmt.Sprint("echo ", i)})
+		r.publish(t, protocol.EvaluateQueue, protocol.Evaluate, "s", 0, evaluateBody("def f(x): return x", "x=1", "1"))
+	}
+	for range 40 {
+		if res := r.result(t); res.Status != 200 {
+			t.Errorf("result %d %s", res.Status, res.Body)
+		}
+	}
+	r.drained(t)
+}
+
+func TestDrainHandsBack(t *testing.T) {
+	r := newRig(t)
+	cfg := testConfig(t, publicDir(t))
+	cfg.DrainTimeout = 100 * time.Millisecond
+	_, stop := r.start(t, cfg)
+	slow := "import time\ndef f(x):\n    open('/dev/null').close()\n    time.sleep(3)\n    return x"
+	r.publish(t, protocol.EvaluateQueue, protocol.Evaluate, "s", 0, evaluateBody(slow, "x=1", "1"))
+	waitBusy(t, r)
+	begun := time.Now()
+	stop()
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("the drain took %v", took)
+	}
+	// Another worker has it at once, not after the ack wait.
+	r.start(t, testConfig(t, publicDir(t)))
+	if res := r.result(t); res.Status != 200 || !strings.HasPrefix(string(res.Body), `{"passed":true`) {
+		t.Errorf("result %d %s", res.Status, res.Body)
+	}
+	r.drained(t)
+}
+
+// waitBusy waits until a job has been delivered.
+func waitBusy(t *testing.T, r *rig) {
+	t.Helper()
+	c, err := r.bus.EvaluateConsumer(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 500 {
+		info, err := c.Info(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.NumAckPending > 0 {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatal("job not delivered")
+}
+
+func TestCancelledJob(t *testing.T) {
+	r := newRig(t)
+	n, _ := r.start(t, testConfig(t, publicDir(t)))
+	id := r.publish(t, protocol.EvaluateQueue, protocol.Evaluate, "s", 0, evaluateBody("def f(x):\n    while True: pass", "x=1", "1"))
+	waitBusy(t, r)
+	if err := r.bus.NC.Publish(protocol.CancelSubject(id), nil); err != nil {
+		t.Fatal(err)
+	}
+	r.drained(t)
+	if n.intake.Busy() > 0 {
+		for range 200 {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	r.publish(t, protocol.EvaluateQueue, protocol.Evaluate, "s", 0, evaluateBody("def f(x): return x", "x=1", "1"))
+	if res := r.result(t); res.Job == id {
+		t.Errorf("the cancelled job was answered: %s", res.Body)
+	}
+}
+
+func TestRestartFindsItsSessions(t *testing.T) {
+	r := newRig(t)
+	dir := publicDir(t)
+	n, stop := r.start(t, testConfig(t, dir))
+	s, err := n.store.Create("kept", 1)
+	if err == nil {
+		err = s.WriteFile("a.txt", []byte("hello"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := n.ID()
+	stop()
+	n, _ = r.start(t, testConfig(t, dir))
+	if n.ID() != id {
+		t.Errorf("the worker's id changed from %s to %s", id, n.ID())
+	}
+	r.publish(t, protocol.WorkerQueue(id), protocol.Run, "kept", 1, map[string]any{"id": "kept", "cmd": "cat a.txt"})
+	if res := r.result(t); !strings.Contains(string(res.Body), `"stdout":"hello"`) {
+		t.Errorf("result %d %s", res.Status, res.Body)
+	}
+}
+
+func TestOneWorkerADirectory(t *testing.T) {
+	r := newRig(t)
+	dir := publicDir(t)
+	r.start(t, testConfig(t, dir))
+	_, err := New(context.Background(), testConfig(t, dir), Deps{Bus: r.bus, Registerer: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.Contains(err.Error(), "another worker uses it") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestJobsThatCannotBe(t *testing.T) {
+	r := newRig(t)
+	n, _ := r.start(t, testConfig(t, publicDir(t)))
+	r.publish(t, protocol.WorkerQueue(n.ID()), protocol.Run, "none", 1, map[string]any{"id": "none", "cmd": "echo"})
+	if res := r.result(t); res.Status != 400 || !strings.Contains(string(res.Body), "Session does not exist") {
+		t.Errorf("result %d %s", res.Status, res.Body)
+	}
+	id := protocol.NewID()
+	job := protocol.Job{ID: id, Kind: protocol.Evaluate, Reply: protocol.ReplySubject("test", id), Enqueued: time.Now(), Deadline: time.Now().Add(time.Minute)}
+	h := job.Header()
+	h[protocol.HeaderVersion] = []string{"99"}
+	if _, err := r.bus.JS.PublishMsg(context.Background(), &nats.Msg{Subject: protocol.EvaluateQueue, Header: h}); err != nil {
+		t.Fatal(err)
+	}
+	if res := r.result(t); res.Status != 500 || !strings.Contains(string(res.Body), "version") {
+		t.Errorf("result %d %s", res.Status, res.Body)
+	}
+	r.drained(t)
+}
