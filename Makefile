@@ -32,6 +32,13 @@ test-go: ## Run the Go tests.
 test-python: build ## Run the Python client's tests against a fleet started for them.
 	@sh clients/python/test.sh
 
+.PHONY: test-processes
+test-processes: build bin/nats-server ## Test separate processes: an external NATS server, two gateways, three workers, kill -9.
+	cd cli && TEST_SEPARATE_PROCESSES=1 $(GO) test -count=1 -timeout 5m -run 'Process|Killed|Restarted|Embedded' -v ./internal/fleettest
+
+bin/nats-server:
+	cd shared && $(GO) build -o ../bin/nats-server github.com/nats-io/nats-server/v2
+
 test-long: ## Run the slow tests: fuzzing for some minutes, the full differential test.
 	cd worker && GRADEFLEET_DIFFERENTIAL_PAIRS=5000000 $(GO) test -run Differential -v -timeout 20m ./internal/pyvalue
 	cd worker && for f in FuzzParse FuzzDecodeMarshal FuzzParseArgs FuzzUnquoteJSON; do $(GO) test -run xxx -fuzz "^$$f$$" -fuzztime 60s ./internal/pyvalue || exit 1; done

@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -41,7 +42,30 @@ func (a *api) fail(c *gin.Context, err error) {
 	if f.RetryAfter > 0 {
 		c.Header("Retry-After", strconv.Itoa(f.RetryAfter))
 	}
+	if f.Status == http.StatusRequestEntityTooLarge {
+		a.refuseBody(c, f)
+		return
+	}
 	a.write(c, f.Status, "application/json", protocol.ErrorBody(f.Detail))
+}
+
+const (
+	// lingerTime and lingerBytes bound how much of a refused body is received.
+	lingerTime  = 5 * time.Second
+	lingerBytes = 64 << 20
+)
+
+// refuseBody answers before the body is there, then receives some of it for
+// nothing: many clients send everything before they read, and would be told of a
+// broken connection instead of the limit.
+func (a *api) refuseBody(c *gin.Context, f *fault.Error) {
+	rc := http.NewResponseController(c.Writer)
+	early := rc.EnableFullDuplex() == nil // else net/http receives it first
+	c.Header("Connection", "close")
+	a.write(c, f.Status, "application/json", protocol.ErrorBody(f.Detail))
+	if early && rc.Flush() == nil && rc.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
+		io.CopyN(io.Discard, c.Request.Body, lingerBytes)
+	}
 }
 
 func (a *api) write(c *gin.Context, status int, contentType string, body []byte) {

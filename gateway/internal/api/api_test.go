@@ -253,7 +253,7 @@ func TestBodies(t *testing.T) {
 // A body that declares itself too large is refused unread.
 func TestDeclaredSizeIsRefusedUnread(t *testing.T) {
 	h, _, _ := newAPI(t, nil)
-	r := httptest.NewRequest(http.MethodPost, "/run", iotestReader{t})
+	r := httptest.NewRequest(http.MethodPost, "/run", unreadable{t})
 	r.ContentLength = limit + 1
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
@@ -262,9 +262,9 @@ func TestDeclaredSizeIsRefusedUnread(t *testing.T) {
 	}
 }
 
-type iotestReader struct{ t *testing.T }
+type unreadable struct{ t *testing.T }
 
-func (r iotestReader) Read([]byte) (int, error) {
+func (r unreadable) Read([]byte) (int, error) {
 	r.t.Error("the body was read")
 	return 0, io.EOF
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/goccy/go-yaml"
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -19,9 +20,11 @@ import (
 // resource is what the description is called inside the schema compiler.
 const resource = "openapi.json"
 
-// Spec is a parsed description.
+// Spec is a parsed description. Its methods may be called from any goroutine.
 type Spec struct {
 	root     map[string]any
+
+	mu       sync.Mutex // of what follows
 	compiler *jsonschema.Compiler
 	schemas  map[string]*jsonschema.Schema // by JSON pointer
 }
@@ -133,19 +136,28 @@ func (s *Spec) Answer(method, path string, status int, header http.Header, body 
 
 // check holds a value against the schema at p.
 func (s *Spec) check(p place, value any) error {
-	schema := s.schemas[p.pointer]
-	if schema == nil {
-		var err error
-		if schema, err = s.compiler.Compile(resource + "#" + p.pointer); err != nil {
-			return fmt.Errorf("compile schema: %w", err)
-		}
-		s.schemas[p.pointer] = schema
+	schema, err := s.schema(p.pointer)
+	if err != nil {
+		return fmt.Errorf("compile schema: %w", err)
 	}
 	if err := schema.Validate(value); err != nil {
 		text, _ := json.Marshal(value)
 		return fmt.Errorf("%.500s: %w", text, err)
 	}
 	return nil
+}
+
+func (s *Spec) schema(pointer string) (*jsonschema.Schema, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if schema := s.schemas[pointer]; schema != nil {
+		return schema, nil
+	}
+	schema, err := s.compiler.Compile(resource + "#" + pointer)
+	if err == nil {
+		s.schemas[pointer] = schema
+	}
+	return schema, err
 }
 
 // Examples checks every example of a request or an answer against its schema,

@@ -38,6 +38,7 @@ func TestVerdicts(t *testing.T) {
 		{"stdin is empty", "def f(x): return int(input())", []string{"x=1", "1"}, "error", "EOFError"},
 		{"subclasses as base values", "from enum import IntEnum\nfrom collections import namedtuple, OrderedDict\nP = namedtuple('P', 'a b')\nclass E(IntEnum): A = 1\nclass S(str): pass\ndef f(x): return [P(1, E.A), OrderedDict(a=S('s'))]", []string{"x=1", "[(1, 1), {'a': 's'}]"}, "passed", ""},
 		{"own equality", "class P:\n    def __init__(self, a): self.a = a\n    def __eq__(self, o): return isinstance(o, P) and self.a == o.a\ndef f(x): return P(x)", []string{"x=1", "P(1)", "x=1", "P(2)", "x=1", "1"}, "passed failed failed", ""},
+		{"own equality that knows its own kind only", "class P:\n    def __init__(self, a): self.a = a\n    def __eq__(self, o): return self.a == o.a\ndef f(x): return P(x)", []string{"x=1", "P(1)", "x=1", "P(2)", "x=1", "1"}, "passed failed error", "AttributeError: 'int' object has no attribute 'a'"},
 		{"equality with a literal", "class P:\n    def __init__(self, x): self.x = x\n    def __eq__(self, o): return self.x == o\nf = P", []string{"x=0", "0", "x=1", "2"}, "passed failed", ""},
 		{"equal to everything", "class Y:\n    def __eq__(self, o): return True\ndef f(x): return Y()", []string{"x=1", "1", "x=1", "[1, 2]", "x=1", "'a'"}, "failed failed failed", "calls itself equal"},
 		{"int equal to everything", "class I(int):\n    def __eq__(self, o): return True\n    __hash__ = int.__hash__\ndef f(x): return I(7)", []string{"x=1", "1"}, "failed", ""},

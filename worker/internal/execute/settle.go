@@ -171,6 +171,7 @@ func (e *evaluation) compare(c *caseState) error {
 		values[k] = pyvalue.AppendMarshal(nil, v)
 	}
 	var truths []byte
+	var shown string
 	var ended *pyrunner.Frame
 	fault := ""
 	exit, lost, err := e.slot.run(e.ctx, pyrunner.Job{
@@ -197,7 +198,7 @@ func (e *evaluation) compare(c *caseState) error {
 				if n != want || len(f.Body) < 4+n {
 					return nil, pyrunner.Protocol
 				}
-				truths = clone(f.Body[4 : 4+n])
+				truths, shown = clone(f.Body[4:4+n]), string(f.Body[4+n:])
 			default:
 				f.Body = clone(f.Body)
 				ended = &f
@@ -218,7 +219,10 @@ func (e *evaluation) compare(c *caseState) error {
 	}
 	switch {
 	case truths != nil:
-		c.judgeLineUp(truths, right)
+		if text != nil {
+			c.ShowExpected, c.WantOpaque = true, shown
+		}
+		c.judgeLineUp(truths, right, shown)
 	case ended != nil && ended.Kind != pyrunner.FrameReady:
 		status := protocol.Errored
 		if ended.Kind == pyrunner.FrameMemory {
@@ -235,16 +239,19 @@ func (e *evaluation) compare(c *caseState) error {
 	return nil
 }
 
-// judgeLineUp decides by what the submission's == said of each candidate.
-func (c *caseState) judgeLineUp(truths []byte, right int) {
+// judgeLineUp decides by what the submission's == said of each candidate: 0 no,
+// 1 yes, 2 that it can't compare, as raised says.
+func (c *caseState) judgeLineUp(truths []byte, right int, raised string) {
 	others := 0
 	for k, truth := range truths {
-		if truth != 0 && k != right {
+		if truth == 1 && k != right {
 			others++
 		}
 	}
 	switch {
-	case truths[right] == 0:
+	case truths[right] == 2:
+		c.Status, c.Error = protocol.Errored, "comparing with the expected output: "+firstLine(raised)
+	case truths[right] != 1:
 		c.Status = protocol.Failed
 	case others == 0:
 		c.Status = protocol.Passed

@@ -453,12 +453,17 @@ def op_compare(spec):
         flush()
         send(READY, 0, b"")
         text, candidates = marshal.loads(read_message())
-        shown = b""
+        truths, shown = bytearray(), b""
+        for c in candidates:
+            try:
+                truths.append(1 if got == c else 0)
+            except Exception as e:  # an == that can't compare with this one
+                truths.append(2)
+                shown = shown or explain(e, limits[1])
         if text is not None:
             expected = eval(text, namespace)
             shown = describe(expected, limits[1])
-            candidates = (*candidates, expected)
-        truths = bytes([1 if got == c else 0 for c in candidates])
+            truths.append(1 if got == expected else 0)
         flush()
         send(TRUTHS, 0, COUNT.pack(len(truths)) + truths + shown)
     except BaseException as e:

@@ -150,18 +150,29 @@ func entryNames(fd, limit int) ([]string, error) {
 
 var errTooMany = errors.New("too many entries")
 
-// writeFileAt replaces a file of the worker's own, durably: a reader sees the
+// replaceFileAt replaces a file of the worker's own, durably: a reader sees the
 // old or the new content whole, also after a power failure.
-func writeFileAt(dir int, name string, data []byte) error {
+func replaceFileAt(dir int, name string, data []byte) error {
 	temp := name + ".new"
 	if err := unix.Unlinkat(dir, temp, 0); err != nil && err != unix.ENOENT {
 		return fmt.Errorf("remove %s: %w", temp, err)
 	}
-	fd, err := openAt(dir, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return fmt.Errorf("create %s: %w", temp, err)
+	if err := createFileAt(dir, temp, data); err != nil {
+		return err
 	}
-	f := os.NewFile(uintptr(fd), temp)
+	if err := unix.Renameat(dir, temp, dir, name); err != nil {
+		return fmt.Errorf("rename %s: %w", temp, err)
+	}
+	return syncDir(dir)
+}
+
+// createFileAt makes a file; when it returns its content is on the disk.
+func createFileAt(dir int, name string, data []byte) error {
+	fd, err := openAt(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fmt.Errorf("create %s: %w", name, err)
+	}
+	f := os.NewFile(uintptr(fd), name)
 	_, err = f.Write(data)
 	if err == nil {
 		err = f.Sync()
@@ -170,12 +181,9 @@ func writeFileAt(dir int, name string, data []byte) error {
 		err = cerr
 	}
 	if err != nil {
-		return fmt.Errorf("write %s: %w", temp, err)
+		return fmt.Errorf("write %s: %w", name, err)
 	}
-	if err := unix.Renameat(dir, temp, dir, name); err != nil {
-		return fmt.Errorf("rename %s: %w", temp, err)
-	}
-	return syncDir(dir)
+	return nil
 }
 
 func syncDir(dir int) error {

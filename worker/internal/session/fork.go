@@ -23,7 +23,7 @@ func (s *Session) copyTo(ctx context.Context, dir, uid int) error {
 		return err
 	}
 	defer unix.Close(own)
-	from, err := openDirAt(own, workName)
+	from, err := forceOpenDirAt(own, workName)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", workName, err)
 	}
@@ -50,6 +50,7 @@ type treeCopy struct {
 	maxBytes   int64 // of content; 0 means no limit
 	entries    int
 	bytes      int64
+	plain      []byte // buffer for copying without copy_file_range; nil while that works
 }
 
 func (c *treeCopy) dir(from, to, depth int) error {
@@ -235,37 +236,40 @@ func nextData(fd int, at, size int64) (start, end int64, err error) {
 // span copies one stretch, in the kernel where that is possible. A file that was
 // cut off meanwhile ends in a hole.
 func (c *treeCopy) span(src, dst int, at, end int64) error {
-	inKernel := true
-	var buf []byte
 	for at < end {
 		if err := context.Cause(c.ctx); err != nil {
 			return fmt.Errorf("copy session: %w", err)
 		}
 		var n int
 		err := retry(func() (err error) {
-			from, to := at, at
-			if inKernel {
-				n, err = unix.CopyFileRange(src, &from, dst, &to, int(min(end-at, copyChunk)), 0)
+			if c.plain != nil {
+				n, err = c.readWrite(src, dst, at, end)
 				return err
 			}
-			if n, err = unix.Pread(src, buf[:min(end-at, int64(len(buf)))], at); n > 0 {
-				n, err = unix.Pwrite(dst, buf[:n], at)
-			}
+			from, to := at, at
+			n, err = unix.CopyFileRange(src, &from, dst, &to, int(min(end-at, copyChunk)), 0)
 			return err
 		})
-		if inKernel && (err == unix.EXDEV || err == unix.EINVAL || err == unix.EOPNOTSUPP || err == unix.ENOSYS || err == unix.EPERM) {
-			inKernel, buf = false, make([]byte, 256<<10)
-			continue
-		}
-		if err != nil {
+		switch {
+		case err == nil && n == 0:
+			return nil
+		case err == nil:
+			at += int64(n)
+		case c.plain == nil && (err == unix.EXDEV || err == unix.EINVAL || err == unix.EOPNOTSUPP || err == unix.ENOSYS || err == unix.EPERM):
+			c.plain = make([]byte, 256<<10) // this file system or container can't
+		default:
 			return err
 		}
-		if n == 0 {
-			return nil
-		}
-		at += int64(n)
 	}
 	return nil
+}
+
+func (c *treeCopy) readWrite(src, dst int, at, end int64) (int, error) {
+	n, err := unix.Pread(src, c.plain[:min(end-at, int64(len(c.plain)))], at)
+	if n <= 0 || err != nil {
+		return 0, err
+	}
+	return unix.Pwrite(dst, c.plain[:n], at)
 }
 
 // ofCopy wraps what went wrong with the copy, so that it isn't taken for something

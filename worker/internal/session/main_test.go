@@ -113,7 +113,7 @@ func asRoot(t *testing.T) {
 	}
 }
 
-func ok(t *testing.T, err error) {
+func ok(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -142,7 +142,7 @@ func wantText(t *testing.T, err error, text string) {
 }
 
 // reachable is t.TempDir, but other users can pass through to it.
-func reachable(t *testing.T) string {
+func reachable(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	for at := dir; at != os.TempDir() && at != "/"; at = filepath.Dir(at) {

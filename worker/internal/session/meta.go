@@ -26,12 +26,12 @@ type meta struct {
 	Created time.Time `json:"created"`
 }
 
-func (m meta) write(dir int) error {
+func (m meta) encode() []byte {
 	data, err := json.Marshal(m)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", metaName, err)
+		panic(fmt.Sprintf("encode %s: %v", metaName, err)) // a struct of plain fields; only a year past 9999 fails
 	}
-	return writeFileAt(dir, metaName, append(data, '\n'))
+	return append(data, '\n')
 }
 
 // readMeta reads and checks meta.json. The error wraps unix.ENOENT if there is

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +17,10 @@ const (
 	// used again: file systems don't shrink them, and reading one that held
 	// millions of entries takes long for ever after.
 	maxScratchDirBytes = 64 << 10
+	// settleTime is how long ago a directory's last change must be before its
+	// change time can vouch for it: longer than the coarsest clock that file
+	// systems stamp with, so that a later change shows as another time.
+	settleTime = 2 * time.Second
 	// ownFlags are the inode flags that a file system sets by itself, for how
 	// it stores a directory (FS_INDEX_FL, FS_INLINE_DATA_FL); the others are
 	// the owner's to set (see chattr(1)).
@@ -30,6 +35,8 @@ type Scratch struct {
 	name  string
 	dir   int // the scratch's own directory
 	dirs  [len(placeNames)]scratchDir
+	// settle is settleTime, but in tests.
+	settle time.Duration
 }
 
 // scratchDir is one of the three directories, as it has to be before each job.
@@ -38,6 +45,10 @@ type scratchDir struct {
 	dev, ino uint64
 	time     unix.Timespec // access and modification time, which jobs can set
 	flags    uint32
+	// settled is the change time with which it was last found as it has to be,
+	// if that was long enough ago; every change that is of interest here gives
+	// an inode another, and nobody can set it.
+	settled unix.Timespec
 }
 
 // NewScratch makes an empty scratch. The name is the slot's; it must be unique
@@ -57,7 +68,7 @@ func (st *Store) NewScratch(name string) (*Scratch, error) {
 	}
 	s := &Scratch{
 		place: place{path: filepath.Join(st.root, "scratch", name), uid: uid},
-		store: st, name: name, dir: dir,
+		store: st, name: name, dir: dir, settle: settleTime,
 	}
 	for i := range s.dirs {
 		s.dirs[i].fd = -1
@@ -101,7 +112,7 @@ func (s *Scratch) adopt(i int) error {
 	if err != nil {
 		return fmt.Errorf("look at %s: %w", placeNames[i], err)
 	}
-	d.dev, d.ino, d.time, d.flags = st.Dev, st.Ino, st.Mtim, inodeFlags(fd)
+	d.dev, d.ino, d.time, d.flags, d.settled = st.Dev, st.Ino, st.Mtim, inodeFlags(fd), unix.Timespec{}
 	return s.resetTimes(i)
 }
 
@@ -117,8 +128,8 @@ func (s *Scratch) resetTimes(i int) error {
 // Reset makes the scratch as good as new: no job finds anything of an earlier
 // one, neither files nor modes, attributes, flags or times of the directories.
 // No process of its user may be left. When there is nothing to clean, which is
-// the usual case, it takes a few microseconds. The directories' paths stay;
-// after a clean-up they may be others of that name.
+// the usual case, it takes a few microseconds. The directories' paths stay; after
+// a clean-up they may be others of that name, so don't keep them open.
 func (s *Scratch) Reset() error {
 	for i := range s.dirs {
 		if s.pristine(i) {
@@ -143,6 +154,10 @@ func (s *Scratch) pristine(i int) bool {
 		s.uid >= 0 && (int(st.Uid) != s.uid || int(st.Gid) != s.uid) || st.Size > maxScratchDirBytes {
 		return false
 	}
+	timely := st.Atim == d.time && st.Mtim == d.time
+	if timely && st.Ctim == d.settled {
+		return true
+	}
 	if _, err := unix.Seek(d.fd, 0, unix.SEEK_SET); err != nil {
 		return false
 	}
@@ -152,7 +167,13 @@ func (s *Scratch) pristine(i int) bool {
 	if hasAttributes(d.fd) || inodeFlags(d.fd) != d.flags {
 		return false
 	}
-	return st.Atim == d.time && st.Mtim == d.time || s.resetTimes(i) == nil
+	if !timely {
+		return s.resetTimes(i) == nil
+	}
+	if time.Since(time.Unix(st.Ctim.Unix())) > s.settle {
+		d.settled = st.Ctim
+	}
+	return true
 }
 
 // clean empties a directory in place if that makes it as new, and else puts a

@@ -74,7 +74,7 @@ func (s *Session) Advance(epoch uint64) error {
 	}
 	defer unix.Close(dir)
 	m := meta{Version: metaVersion, ID: s.id, Epoch: epoch, UID: s.uid, Created: s.created}
-	if err := m.write(dir); err != nil {
+	if err := replaceFileAt(dir, metaName, m.encode()); err != nil {
 		return fmt.Errorf("renew session: %w", err)
 	}
 	s.mu.Lock()

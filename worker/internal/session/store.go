@@ -230,8 +230,12 @@ func (st *Store) make(id string, epoch uint64, fill func(dir, uid int) error) (s
 	if fill != nil {
 		err = fill(dir, uid)
 	}
+	// Nobody sees it before it is published, so it needs no temporary name.
 	if err == nil {
-		err = m.write(dir)
+		err = createFileAt(dir, metaName, m.encode())
+	}
+	if err == nil {
+		err = syncDir(dir)
 	}
 	if err == nil {
 		err = st.publish(name, st.sessions, id)

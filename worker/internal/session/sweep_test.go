@@ -151,7 +151,17 @@ func fastDir(t *testing.T) string {
 	return dir
 }
 
+// fewDescriptors lowers the limit, so that a descriptor for each level is too many.
+func fewDescriptors(t *testing.T) {
+	t.Helper()
+	var old unix.Rlimit
+	ok(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	ok(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: min(300, old.Max), Max: old.Max}))
+	t.Cleanup(func() { ok(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old)) })
+}
+
 func TestRemoveHostileTrees(t *testing.T) {
+	fewDescriptors(t)
 	for _, c := range hostileTrees(10_000, 20_000) {
 		t.Run(c.name, func(t *testing.T) {
 			st := newStore(t, func(c *Config) { c.Root = fastDir(t) + "/data" })

@@ -1,0 +1,418 @@
+package grade
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"go.uber.org/goleak"
+
+	"github.com/gradefleet/gradefleet/cli/internal/fleetclient"
+	"github.com/gradefleet/gradefleet/cli/internal/fleetclient/apitest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// parse makes a Config as the command line would.
+func parse(t *testing.T, args ...string) Config {
+	t.Helper()
+	var cfg Config
+	parser, err := kong.New(&cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// row is one whose verdicts an imitation of the API agrees with.
+func row(id int) string {
+	return fmt.Sprintf(`{"task_id":"t%d","code":"%d","entry_point":"add","io_cases":[{"input":"a=1, b=2","output":"3"},{"input":"a=1, b=2","output":"4"}],"verdicts":[true,false]}`, id, id)
+}
+
+func rows(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = row(i)
+	}
+	return all
+}
+
+func writeFile(t *testing.T, rows ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "w.jsonl")
+	if err := os.WriteFile(path, []byte(strings.Join(rows, "\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// waits notes the waits asked for, and waits for none of them.
+type waits struct {
+	mu   sync.Mutex
+	seen []time.Duration
+}
+
+func (w *waits) wait(ctx context.Context, d time.Duration) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen = append(w.seen, d)
+	return ctx.Err()
+}
+
+// gradeRows grades a file of these rows, and returns the summary and results.
+func gradeRows(t *testing.T, fault apitest.Fault, rows []string, args ...string) (summary string, results []string, err error) {
+	t.Helper()
+	resultsPath := filepath.Join(t.TempDir(), "results.jsonl")
+	cfg := parse(t, append(args, "--progress=0s", "--url", apitest.New(t, fault).URL, "--out", resultsPath, writeFile(t, rows...))...)
+	var out bytes.Buffer
+	err = run(t.Context(), cfg, &out, io.Discard, new(waits).wait)
+	text, readErr := os.ReadFile(resultsPath)
+	if readErr != nil {
+		t.Fatal(readErr)
+	}
+	return out.String(), strings.Split(strings.TrimSuffix(string(text), "\n"), "\n"), err
+}
+
+func expect(t *testing.T, summary string, wants ...string) {
+	t.Helper()
+	for _, want := range wants {
+		if !strings.Contains(summary, want) {
+			t.Errorf("the summary has no %q:\n%s", want, summary)
+		}
+	}
+}
+
+// Answers come in any order; results are in the order of rows.
+func TestKeepsOrder(t *testing.T) {
+	const n = 300
+	held := make(chan struct{})
+	var answered atomic.Int64
+	slowFirst := func(_ http.ResponseWriter, r apitest.Request) bool {
+		if r.Path != "/evaluate_code" {
+			return false
+		}
+		if r.Code == "0" {
+			<-held // until others, sent later, are answered
+		} else if answered.Add(1) == 50 {
+			close(held)
+		}
+		return false
+	}
+	summary, results, err := gradeRows(t, slowFirst, rows(n), "--concurrency=4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(results) != n {
+		t.Fatalf("%d results, want %d", len(results), n)
+	}
+	for i, line := range results {
+		if want := fmt.Sprintf(`{"task_id":"t%d","passed":false,"verdicts":[true,false],"statuses":["passed","failed"]}`, i); line != want {
+			t.Fatalf("result %d is %s, want %s", i, line, want)
+		}
+	}
+	expect(t, summary, "submissions  300: 0 passed, 300 failed, 0 without an answer", "cases        600: 300 failed, 300 passed",
+		"verdicts     600 recorded; 0 cases of 0 submissions differ", "submissions/s", "0 requests sent again")
+}
+
+func TestOneSessionEach(t *testing.T) {
+	var mu sync.Mutex
+	ids := map[string]bool{}
+	_, _, err := gradeRows(t, func(_ http.ResponseWriter, r apitest.Request) bool {
+		if r.Path == "/evaluate_code" {
+			mu.Lock()
+			defer mu.Unlock()
+			ids[r.ID] = true
+		}
+		return false
+	}, rows(20))
+	if err != nil || len(ids) != 20 {
+		t.Errorf("%d sessions for 20 submissions, error %v", len(ids), err)
+	}
+	uuid := regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+	for id := range ids {
+		if !uuid.MatchString(id) {
+			t.Errorf("session %q is no UUID", id)
+		}
+	}
+}
+
+func TestDifferences(t *testing.T) {
+	all := rows(3)
+	all[1] = strings.Replace(all[1], "[true,false]", "[true,true]", 1)
+	summary, results, err := gradeRows(t, func(w http.ResponseWriter, r apitest.Request) bool {
+		if r.Code != "2" {
+			return false
+		}
+		apitest.Answer(w, 200, map[string]any{"passed": false, "error": nil, "case_results": []any{
+			map[string]any{"passed": false, "error": "ValueError: bad\nTraceback", "status": "error"},
+		}})
+		return true
+	}, all)
+	if !errors.Is(err, ErrDiffer) || errors.Is(err, ErrUnanswered) || !strings.Contains(err.Error(), "3 cases of 2 submissions") {
+		t.Errorf("error %v", err)
+	}
+	expect(t, summary, "3 cases of 2 submissions differ", "t1 case 1: got failed, want passed (failed)\n",
+		"t2 case 0: got failed, want passed (error: ValueError: bad…)\n", "t2 case 1: got missing, want failed\n",
+		"cases        5: 1 error, 2 failed, 2 passed")
+	want := `{"task_id":"t2","passed":false,"verdicts":[false],"statuses":["error"],"differ":[0,1]}`
+	if results[2] != want {
+		t.Errorf("result %s, want %s", results[2], want)
+	}
+}
+
+func TestManyDifferencesAreCut(t *testing.T) {
+	var all []string
+	for _, r := range rows(40) {
+		all = append(all, strings.Replace(r, "[true,false]", "[false,false]", 1))
+	}
+	summary, results, err := gradeRows(t, nil, all)
+	if !errors.Is(err, ErrDiffer) {
+		t.Errorf("error %v", err)
+	}
+	if n := strings.Count(summary, "want failed"); n != maxListed {
+		t.Errorf("%d differences listed, want %d", n, maxListed)
+	}
+	expect(t, summary, "40 cases of 40 submissions differ", "at most 20")
+	if n := strings.Count(strings.Join(results, "\n"), `"differ":[0]`); n != 40 {
+		t.Errorf("%d results differ, want 40", n)
+	}
+}
+
+// Rows without verdicts are graded all the same.
+func TestNothingRecorded(t *testing.T) {
+	summary, _, err := gradeRows(t, nil, []string{strings.Replace(row(1), `,"verdicts":[true,false]`, "", 1)})
+	if err != nil {
+		t.Error(err)
+	}
+	expect(t, summary, "0 recorded; 0 cases of 0 submissions differ")
+}
+
+func TestTriesAgain(t *testing.T) {
+	status := func(code int) func(http.ResponseWriter) {
+		return func(w http.ResponseWriter) {
+			apitest.Answer(w, code, map[string]string{"detail": "not now"})
+		}
+	}
+	for name, test := range map[string]struct {
+		fault func(http.ResponseWriter)
+		again bool
+		says  string
+	}{
+		"busy":          {status(429), true, ""},
+		"not ready":     {status(503), true, ""},
+		"reset":         {apitest.Reset, true, ""},
+		"a fault":       {status(500), false, "status 500: not now"},
+		"a bad request": {status(422), false, "status 422: not now"},
+		"given up":      {status(504), false, "status 504: not now"},
+		"no answer":     {func(w http.ResponseWriter) { io.WriteString(w, "hello") }, false, "decode evaluate answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var attempts atomic.Int64
+			summary, results, err := gradeRows(t, func(w http.ResponseWriter, r apitest.Request) bool {
+				if r.Code != "1" || attempts.Add(1) > 3 {
+					return false
+				}
+				test.fault(w)
+				return true
+			}, rows(4))
+			if test.again {
+				if err != nil || attempts.Load() != 4 {
+					t.Errorf("%d attempts, error %v", attempts.Load(), err)
+				}
+				expect(t, summary, "3 requests sent again", "0 without an answer")
+				return
+			}
+			if !errors.Is(err, ErrUnanswered) || errors.Is(err, ErrDiffer) || attempts.Load() != 1 {
+				t.Errorf("%d attempts, error %v", attempts.Load(), err)
+			}
+			expect(t, summary, "submissions  4: 0 passed, 3 failed, 1 without an answer", "t1: ", test.says)
+			if !strings.HasPrefix(results[1], `{"task_id":"t1","passed":null,"verdicts":[],"statuses":[],"error":"`) {
+				t.Errorf("result %s", results[1])
+			}
+		})
+	}
+}
+
+func TestWaitsGrow(t *testing.T) {
+	for name, test := range map[string]struct {
+		retryAfter string
+		low, high  []time.Duration // of each wait
+	}{
+		"of our own": {"",
+			[]time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, 1600 * time.Millisecond, 2500 * time.Millisecond, 2500 * time.Millisecond},
+			[]time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, 1600 * time.Millisecond, 3200 * time.Millisecond, lastWait, lastWait}},
+		"as the server asks": {"7",
+			[]time.Duration{7 * time.Second, 7 * time.Second}, []time.Duration{7050 * time.Millisecond, 7100 * time.Millisecond}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := apitest.New(t, func(w http.ResponseWriter, r apitest.Request) bool {
+				if r.Path == "/" {
+					return false
+				}
+				if test.retryAfter != "" {
+					w.Header().Set("Retry-After", test.retryAfter)
+				}
+				apitest.Answer(w, 503, map[string]string{"detail": "no workers"})
+				return true
+			})
+			cfg := parse(t, "--progress=0s", fmt.Sprintf("--retries=%d", len(test.low)), "--url", server.URL, writeFile(t, row(1)))
+			var w waits
+			if err := run(t.Context(), cfg, io.Discard, io.Discard, w.wait); !errors.Is(err, ErrUnanswered) {
+				t.Errorf("error %v", err)
+			}
+			if len(w.seen) != len(test.low) {
+				t.Fatalf("waits %v, want %d", w.seen, len(test.low))
+			}
+			for i, d := range w.seen {
+				if d < test.low[i] || d > test.high[i] {
+					t.Errorf("wait %d is %v, want %v to %v", i, d, test.low[i], test.high[i])
+				}
+			}
+		})
+	}
+}
+
+func TestServerGone(t *testing.T) {
+	summary, results, err := gradeRows(t, func(w http.ResponseWriter, r apitest.Request) bool {
+		if r.Path == "/evaluate_code" && len(r.Code) > 1 { // from row 10 on
+			apitest.Reset(w)
+			return true
+		}
+		return false
+	}, rows(90), "--concurrency=2", "--retries=2")
+	if !errors.Is(err, ErrGone) || !errors.Is(err, ErrUnanswered) {
+		t.Errorf("error %v", err)
+	}
+	expect(t, summary, "submissions  14: 0 passed, 10 failed, 4 without an answer")
+	if len(results) != 14 {
+		t.Errorf("%d results, want those until it was gone", len(results))
+	}
+}
+
+func TestBadRowEndsRun(t *testing.T) {
+	summary, results, err := gradeRows(t, nil, append(rows(3), "{nope"))
+	if err == nil || !strings.Contains(err.Error(), "w.jsonl:4: ") {
+		t.Errorf("error %v, want one that names line 4", err)
+	}
+	expect(t, summary, "submissions  3:")
+	if len(results) != 3 {
+		t.Errorf("%d results, want those of the rows before", len(results))
+	}
+}
+
+func TestLimit(t *testing.T) {
+	summary, _, err := gradeRows(t, nil, append(rows(3), "{nope"), "--limit=3")
+	if err != nil {
+		t.Error(err)
+	}
+	expect(t, summary, "submissions  3:")
+}
+
+func TestCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	server := apitest.New(t, func(_ http.ResponseWriter, r apitest.Request) bool {
+		if r.Path == "/evaluate_code" && r.Number == 5 {
+			cancel()
+		}
+		return false
+	})
+	var out bytes.Buffer
+	err := Run(ctx, parse(t, "--url", server.URL, writeFile(t, rows(500)...)), &out, io.Discard)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	expect(t, out.String(), "submissions")
+}
+
+func TestProgress(t *testing.T) {
+	written := make(chan string, 1)
+	server := apitest.New(t, func(_ http.ResponseWriter, r apitest.Request) bool {
+		if r.Code == "1" {
+			<-written // the run can't end before a line of progress is there
+		}
+		return false
+	})
+	var out bytes.Buffer
+	progress := writerFunc(func(p []byte) (int, error) {
+		if strings.Contains(string(p), " 1 submissions, 2 cases") {
+			select {
+			case written <- string(p):
+			default:
+			}
+		}
+		return len(p), nil
+	})
+	if err := Run(t.Context(), parse(t, "--progress=1ms", "--url", server.URL, writeFile(t, rows(2)...)), &out, progress); err != nil {
+		t.Error(err)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestRefusals(t *testing.T) {
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
+	near := "--url=" + apitest.New(t, nil).URL
+	good := writeFile(t, row(1))
+	for name, test := range map[string]struct {
+		args []string
+		says string
+		is   error
+	}{
+		"another machine":    {[]string{"--url=http://192.0.2.1:6000", good}, "--allow-remote", fleetclient.ErrRemote},
+		"nobody there":       {[]string{"--url=" + closed.URL, good}, "is it running?", nil},
+		"no concurrency":     {[]string{near, "--concurrency=0", good}, "--concurrency: 0", nil},
+		"a negative limit":   {[]string{near, "--limit=-1", good}, "--limit: -1", nil},
+		"negative retries":   {[]string{near, "--retries=-1", good}, "--retries: -1", nil},
+		"a negative timeout": {[]string{near, "--timeout=-1s", good}, "--timeout", nil},
+		"a missing file":     {[]string{near, "/no/such.jsonl"}, "no/such.jsonl", os.ErrNotExist},
+		"results over input": {[]string{near, "--out", good, good}, "is a workload to grade", nil},
+		"results nowhere":    {[]string{near, "--out=/no/such/results.jsonl", good}, "open results", os.ErrNotExist},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := Run(t.Context(), parse(t, test.args...), io.Discard, io.Discard)
+			if err == nil || !strings.Contains(err.Error(), test.says) || test.is != nil && !errors.Is(err, test.is) {
+				t.Errorf("error %v, want one that says %q", err, test.says)
+			}
+		})
+	}
+	if text, err := os.ReadFile(good); err != nil || string(text) != row(1) {
+		t.Errorf("the input is now %q, %v", text, err)
+	}
+	if err := Run(t.Context(), Config{URL: closed.URL, Concurrency: 1}, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "none given") {
+		t.Errorf("without files: %v", err)
+	}
+}
+
+func TestShorten(t *testing.T) {
+	for name, test := range map[string]struct{ text, want string }{
+		"short":       {"ValueError: bad", "ValueError: bad"},
+		"two lines":   {"a\nb", "a…"},
+		"long":        {strings.Repeat("x", 500), strings.Repeat("x", maxReasonBytes) + "…"},
+		"within rune": {strings.Repeat("x", maxReasonBytes-1) + "é", strings.Repeat("x", maxReasonBytes-1) + "…"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := shorten(test.text); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
