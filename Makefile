@@ -23,7 +23,7 @@ build: ## Build gradefleet, gateway and worker into bin/.
 	$(GO) build -ldflags '$(LDFLAGS)' -o bin/gateway ./gateway/cmd/gateway
 	$(GO) build -ldflags '$(LDFLAGS)' -o bin/worker ./worker/cmd/worker
 
-test: test-go test-python ## Run every test, with the race detector (under 5 minutes on 2 cores).
+test: test-go test-python test-readme ## Run every test, with the race detector (under 5 minutes on 2 cores).
 
 .PHONY: test-go
 test-go: ## Run the Go tests.
@@ -31,6 +31,11 @@ test-go: ## Run the Go tests.
 
 test-python: build ## Run the Python client's tests against a fleet started for them.
 	@sh clients/python/test.sh
+
+.PHONY: test-readme
+test-readme: build ## Run the README's command lines and the example problems against a fleet started for them.
+	@sh scripts/with-fleet.sh sh -c 'cd cli && $(GO) test -count=1 ./internal/docs'
+	@sh scripts/with-fleet.sh sh -c 'bin/gradefleet grade --url "$$GRADEFLEET_URL" examples/problems.jsonl'
 
 .PHONY: test-processes
 test-processes: build bin/nats-server ## Test separate processes: an external NATS server, two gateways, three workers, kill -9.

@@ -15,6 +15,7 @@ stop() {
   rm -rf "$data"
   exit $status
 }
+: >"$data/out" >"$data/log"
 trap stop EXIT
 trap 'exit 130' INT TERM
 LISTEN=127.0.0.1:0 MONITOR=127.0.0.1:0 DATA="$data/state" bin/gradefleet up >"$data/out" 2>"$data/log" &

@@ -56,7 +56,7 @@ class ReplClient:
     keep it. Close it with ``aclose``, or use it as ``async with``. Its calls
     may run at the same time, in one event loop.
 
-    Every method but ``ping`` raises ``ReplServerError`` when there is no good
+    Every method raises ``ReplServerError`` when there is no good
     answer: for any status but 200, when the server can't be reached, when the
     wait was too long (``status_code`` 408), and for an answer of the wrong
     shape.
@@ -108,11 +108,9 @@ class ReplClient:
         await self._exchange.aclose()
 
     async def ping(self) -> bool:
-        """Whether the server is there and says so. Never a ReplServerError."""
-        try:
-            answer = await self._exchange.send("ping", "GET", "/", self._seconds(None, _SIMPLE_SECONDS))
-        except ReplServerError:
-            return False
+        """Whether the server says ``ping``. A ReplServerError if it can't be
+        reached or answers with another status than 200."""
+        answer = await self._exchange.send("ping", "GET", "/", self._seconds(None, _SIMPLE_SECONDS))
         return answer.text.strip().strip('"') == "ping"
 
     # --- sessions

@@ -198,7 +198,6 @@ def test_request_id(server: Server, method: str) -> None:
         (Answer("ping"), True),
         (Answer('"ping"'), True),
         (Answer("pong"), False),
-        (Answer("ping", 503), False),
     ],
 )
 def test_ping(server: Server, answer: Answer, want: bool) -> None:

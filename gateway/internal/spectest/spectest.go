@@ -22,7 +22,7 @@ const resource = "openapi.json"
 
 // Spec is a parsed description. Its methods may be called from any goroutine.
 type Spec struct {
-	root     map[string]any
+	root map[string]any
 
 	mu       sync.Mutex // of what follows
 	compiler *jsonschema.Compiler

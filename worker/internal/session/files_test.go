@@ -187,6 +187,9 @@ func TestLinksThatLeadOut(t *testing.T) {
 			ok(t, os.Chmod(outside, 0o777))
 			ok(t, os.WriteFile(outside+"/secret", []byte("secret"), 0o666))
 			ok(t, os.Chmod(outside+"/secret", 0o666))
+			if s.UID() >= 0 { // only the way of resolving the path keeps the API out
+				ok(t, errors.Join(os.Chown(outside, s.UID(), s.GID()), os.Chown(outside+"/secret", s.UID(), s.GID())))
+			}
 			ok(t, s.WriteFile("a", []byte("v")))
 			as(t, s, func() error {
 				target := strings.NewReplacer("%O", outside, "%S", s.path).Replace(c.link)

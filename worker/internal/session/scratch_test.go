@@ -54,6 +54,9 @@ func wantNew(t *testing.T, s *Scratch) {
 		unix.Close(fd)
 		info, err := os.Lstat(dir)
 		ok(t, err)
+		if info.Size() > maxScratchDirBytes {
+			t.Errorf("%s is still %d bytes large", dir, info.Size())
+		}
 		if age := time.Since(info.ModTime()); age > time.Hour || age < 0 {
 			t.Errorf("%s is of %v", dir, info.ModTime())
 		}
