@@ -133,8 +133,11 @@ func (w *fakeWorker) start() {
 
 // beat writes a heartbeat; NATS may be away.
 func (w *fakeWorker) beat(started time.Time, draining bool) {
+	w.mu.Lock()
+	sessions := len(w.sessions)
+	w.mu.Unlock()
 	h := protocol.Heartbeat{
-		Version: protocol.Version, Worker: w.id, Build: "test", Started: started, Slots: 4, FreeBytes: 1 << 40,
+		Version: protocol.Version, Worker: w.id, Build: "test", Started: started, Slots: 4, Sessions: sessions, FreeBytes: 1 << 40,
 		Isolation: "none", IsolationLevel: "none", Python: "none", Draining: draining,
 	}
 	value, err := json.Marshal(h)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -241,5 +242,34 @@ func TestCompare(t *testing.T) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+func TestShippedExamples(t *testing.T) {
+	const dir = "../../../examples/"
+	rows, cases := 0, 0
+	for row, err := range Rows(dir + "problems.jsonl") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if row.Verdicts == nil || row.Cases < 3 || row.Cases > 8 {
+			t.Errorf("%s has %d cases and verdicts %v", row.TaskID, row.Cases, row.Verdicts)
+		}
+		rows++
+		cases += row.Cases
+	}
+	readme, err := os.ReadFile(dir + "README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if says := fmt.Sprintf("%d submissions, %d cases", rows, cases); !strings.Contains(string(readme), says) {
+		t.Errorf("the README doesn't say %q", says)
+	}
+	submission, err := os.ReadFile(dir + "submission.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if row, err := parse(submission); err != nil || row.Cases == 0 {
+		t.Errorf("submission.json: %v, %v", row, err)
 	}
 }

@@ -16,9 +16,12 @@ type Worker struct {
 	// Seen is when the heartbeat came in, in this process's clock.
 	Seen time.Time
 	// Placed is how many sessions this gateway gave the worker since that
-	// heartbeat. The heartbeat can't know of them yet, and without them
-	// everything placed within one interval would go to one worker.
+	// heartbeat, which can't know of them.
 	Placed int
+	// Recent is how many it gave the worker lately, older ones counting less.
+	// They will want slots, and the heartbeat can't tell yet: without them
+	// everything placed within a second would go to one worker.
+	Recent float64
 }
 
 // MinFreeBytes is the room on its disk below which a worker gets no new
@@ -87,9 +90,9 @@ func compare(a, b *Worker) int {
 	return 0
 }
 
-// room is the number of free slots, less those that the sessions placed since
-// the heartbeat will want.
-func (w *Worker) room() int { return w.Slots - w.Busy - w.Placed }
+// room is the number of free slots, less those that the sessions placed lately
+// will want.
+func (w *Worker) room() int { return w.Slots - w.Busy - int(w.Recent) }
 
 // rendezvous hashes a session and a worker. FNV-1a alone barely mixes its last
 // bytes into the high bits, and worker names differ in their last byte; the

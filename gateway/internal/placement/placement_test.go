@@ -42,7 +42,11 @@ func TestChoose(t *testing.T) {
 		{"a full disk is better than none", []Worker{worker("a", func(w *Worker) { w.FreeBytes = 0 })}, "a"},
 		{"a busy worker is better than none", []Worker{worker("a", func(w *Worker) { w.Busy = 4 })}, "a"},
 		{"what was placed since the heartbeat counts", []Worker{
-			worker("a", func(w *Worker) { w.Placed = 1 }), worker("b", func(w *Worker) { w.Sessions = 7 })}, "b"},
+			worker("a", func(w *Worker) { w.Placed = 8 }), worker("b", func(w *Worker) { w.Sessions = 7 })}, "b"},
+		{"what was placed lately will want slots", []Worker{
+			worker("a", func(w *Worker) { w.Recent = 1.5 }), worker("b", func(w *Worker) { w.Sessions = 7 })}, "b"},
+		{"and does not any more after a while", []Worker{
+			worker("a", func(w *Worker) { w.Recent = 0.9 }), worker("b", func(w *Worker) { w.Sessions = 7 })}, "a"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, ok := Choose(c.workers, "s", now)
@@ -84,6 +88,7 @@ func TestChooseWithinOneInterval(t *testing.T) {
 		for j := range workers {
 			if workers[j].Worker == id {
 				workers[j].Placed++
+				workers[j].Recent++
 			}
 		}
 	}

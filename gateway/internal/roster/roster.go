@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -61,7 +62,7 @@ type Roster struct {
 	now func() time.Time
 
 	mu      sync.RWMutex
-	workers map[string]*placement.Worker
+	workers map[string]*worker
 	// watchedFrom is when the watch in use began: nobody is called dead for
 	// heartbeats that came while there was no watch.
 	watchedFrom time.Time
@@ -69,9 +70,27 @@ type Roster struct {
 	syncOnce    sync.Once
 }
 
+// worker is what is kept of one; Recent in it is as of recentAt.
+type worker struct {
+	placement.Worker
+	recentAt time.Time
+}
+
+// recentHalf is the time in which a placed session comes to count half in
+// [placement.Worker.Recent].
+const recentHalf = time.Second
+
+// recent is Recent as of now.
+func (w *worker) recent(now time.Time) float64 {
+	if w.Recent == 0 {
+		return 0
+	}
+	return w.Recent * math.Exp2(-float64(now.Sub(w.recentAt))/float64(recentHalf))
+}
+
 // New returns an empty roster; Run fills it.
 func New(cfg Config) (*Roster, error) {
-	r := &Roster{cfg: cfg, now: time.Now, workers: map[string]*placement.Worker{}, synced: make(chan struct{})}
+	r := &Roster{cfg: cfg, now: time.Now, workers: map[string]*worker{}, synced: make(chan struct{})}
 	if err := r.register(cfg.Registerer); err != nil {
 		return nil, err
 	}
@@ -89,7 +108,9 @@ func (r *Roster) Snapshot() []placement.Worker {
 	all := make([]placement.Worker, 0, len(r.workers))
 	for _, w := range r.workers {
 		if w.Live(now) {
-			all = append(all, *w)
+			known := w.Worker
+			known.Recent = w.recent(now)
+			all = append(all, known)
 		}
 	}
 	return all
@@ -128,12 +149,14 @@ func (r *Roster) Any() bool {
 	return false
 }
 
-// Placed notes that a session was just given to the worker.
+// Placed notes that a session is being given to the worker.
 func (r *Roster) Placed(worker string) {
+	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if w := r.workers[worker]; w != nil {
 		w.Placed++
+		w.Recent, w.recentAt = w.recent(now)+1, now
 	}
 }
 
@@ -153,7 +176,11 @@ func (r *Roster) beat(key string, value []byte, written time.Time, initial bool)
 	}
 	r.mu.Lock()
 	before := r.workers[key]
-	r.workers[key] = &placement.Worker{Heartbeat: h, Seen: seen}
+	after := &worker{Worker: placement.Worker{Heartbeat: h, Seen: seen}}
+	if before != nil {
+		after.Recent, after.recentAt = before.Recent, before.recentAt
+	}
+	r.workers[key] = after
 	r.mu.Unlock()
 	if before == nil {
 		r.cfg.Log.Info("worker joined", "worker", key, "slots", h.Slots, "isolation", h.IsolationLevel)

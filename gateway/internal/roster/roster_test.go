@@ -203,7 +203,15 @@ func TestPlacedCountsUntilTheNextHeartbeat(t *testing.T) {
 	}
 	beat(t, g.kv, protocol.Heartbeat{Worker: "a", Sessions: 2})
 	until(t, "the next heartbeat", func() bool { return g.Snapshot()[0].Sessions == 2 })
-	if s := g.Snapshot(); s[0].Placed != 0 {
+	s := g.Snapshot()
+	if s[0].Placed != 0 {
 		t.Errorf("%d placed after the heartbeat that knows of them, want 0", s[0].Placed)
+	}
+	if now := s[0].Recent; now <= 0 || now > 2 {
+		t.Errorf("%v placed recently, want what is left of 2", now)
+	}
+	g.skew.Add(int64(2 * recentHalf))
+	if later := g.Snapshot()[0].Recent; later <= 0 || later > 0.5 {
+		t.Errorf("%v placed recently after twice the half time, want a quarter of 2 at most", later)
 	}
 }

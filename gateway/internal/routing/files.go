@@ -79,15 +79,14 @@ func (r *Router) place(ctx context.Context, session string) (o ownership.Owner, 
 	if !ok {
 		return o, false, noWorker()
 	}
+	r.Workers.Placed(worker) // at once: others choose meanwhile
 	o, created, err = r.Sessions.Create(ctx, session, worker)
 	switch {
 	case errors.Is(err, ownership.ErrNone): // created and removed by others meanwhile
 		return o, false, moving()
 	case err != nil:
 		return o, false, r.lookupFault(ctx, err)
-	case created:
-		r.Workers.Placed(worker)
-	case !r.Workers.Live(o.Worker):
+	case !created && !r.Workers.Live(o.Worker):
 		return o, false, notThere(o.Worker)
 	}
 	return o, created, nil
@@ -109,6 +108,7 @@ func (r *Router) placeElsewhere(ctx context.Context, session string, old ownersh
 		}
 		return ownership.Owner{}, noWorker()
 	}
+	r.Workers.Placed(worker)
 	o, err := r.Sessions.Replace(ctx, session, old, worker)
 	switch {
 	case errors.Is(err, ownership.ErrLost):
@@ -117,7 +117,6 @@ func (r *Router) placeElsewhere(ctx context.Context, session string, old ownersh
 		return o, r.lookupFault(ctx, err)
 	}
 	r.Log.Warn("new session placed elsewhere: its worker does not answer", "session", session, "worker", old.Worker, "now", worker)
-	r.Workers.Placed(worker)
 	return o, nil
 }
 

@@ -216,19 +216,12 @@ func as(t *testing.T, p interface{ UID() int }, fn func() error) {
 	ok(t, asUser(p.UID(), fn))
 }
 
-// within fails the test if fn takes so long that it must be stuck.
+// within ends the tests if fn takes so long that it must be stuck.
 func within(t *testing.T, what string, fn func()) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		fn()
-	}()
-	select {
-	case <-done:
-	case <-time.After(20 * time.Second):
-		t.Fatalf("%s blocks", what)
-	}
+	watchdog := time.AfterFunc(20*time.Second, func() { panic(t.Name() + ": " + what + " blocks") })
+	defer watchdog.Stop()
+	fn()
 }
 
 // exists says whether there is anything of that name.

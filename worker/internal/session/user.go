@@ -16,6 +16,10 @@ import (
 // thread's; the goroutine is locked to it, and the Go runtime starts no threads
 // from a locked one. The thread keeps root's supplementary groups, which is why
 // files are also checked for their owner.
+//
+// Changing identity has side effects in Linux: the process can't be traced or
+// dumped by others than root any more, and the thread forgets the signal it was
+// to get when its parent dies (PR_SET_PDEATHSIG).
 func asUser(uid int, fn func() error) error {
 	if uid < 0 {
 		return fn()
