@@ -107,7 +107,7 @@ func TestFormsFit(t *testing.T) {
 // (Three of them, as measured; the race detector empties pools now and then.)
 func TestCheckAllocatesLittle(t *testing.T) {
 	body := sized(1 << 20)
-	if n := testing.AllocsPerRun(20, func() {
+	if n := testing.AllocsPerRun(5, func() {
 		if _, err := Evaluate.Check(body); err != nil {
 			t.Fatal(err)
 		}

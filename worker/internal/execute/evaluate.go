@@ -186,9 +186,6 @@ func (e *evaluation) failed(i int) bool { return e.cases[i].done && !e.cases[i].
 // at once.
 func (e *evaluation) runFrom(first int) (int, error) {
 	list := e.todo[first:]
-	if len(list) == 1 {
-		return 1, e.runAlone(list[0])
-	}
 	handled, exit, lost, err := e.process(list, true)
 	if err != nil {
 		return handled, err

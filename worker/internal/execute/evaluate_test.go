@@ -145,3 +145,25 @@ func benchmarkEvaluate(b *testing.B, n int) {
 		}
 	}
 }
+
+// BenchmarkTwoSlots is the engine's throughput with a slot for each of two cores.
+func BenchmarkTwoSlots(b *testing.B) {
+	slots := make(chan int, 2)
+	s := make([]*Slot, 2)
+	at := make([]Place, 2)
+	for i := range s {
+		s[i], at[i] = newSlot(b)
+		slots <- i
+	}
+	b.SetParallelism(2)
+	b.RunParallel(func(pb *testing.PB) {
+		i := <-slots
+		defer func() { slots <- i }()
+		for pb.Next() {
+			if a := evaluate(b, s[i], at[i], "def f(a, b):\n    return a + b", nil, "a=1, b=2", "3"); !a.Passed {
+				b.Error(a)
+			}
+			s[i].Ready()
+		}
+	})
+}

@@ -11,7 +11,8 @@ def enter(spec):
     """Confine this process to a session. Raises OSError when a step fails.
 
     spec is (uid, gid, work, limits, env): uid -1 keeps the user; limits is a
-    tuple of (resource, soft, hard); env the whole environment.
+    tuple of (resource, soft, hard); env what the session adds to the environment
+    that the fork server was started with.
     """
     uid, gid, work, limits, env = spec
     step = "setsid"
@@ -34,7 +35,6 @@ def enter(spec):
         step = "umask"
         _os.umask(0o022)
         step = "environ"
-        _os.environ.clear()
         _os.environ.update(env)
     except OSError as e:
         raise OSError(e.errno, "enter sandbox: %s: %s" % (step, e.strerror)) from None

@@ -49,7 +49,7 @@ func launch(argv []string) error {
 func (p *Policy) Command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = append([]string{launchName, program}, args...)
-	cmd.Env = []string{"PATH=" + Path, "LANG=C.UTF-8"}
+	cmd.Env = p.environment()
 	cmd.Dir = "/"
 	return cmd
 }

@@ -115,25 +115,22 @@ func (p *Policy) Confine(at Place, l Limits) []byte {
 		b = pymarshal.AppendInt(b, r.soft)
 		b = pymarshal.AppendInt(b, r.hard)
 	}
+	return pymarshal.AppendDict(b, [][2]string{{"HOME", at.Home}, {"TMPDIR", at.Tmp}, {"PWD", at.Work}})
+}
+
+// environment is what all jobs share: nothing of the worker's own.
+func (p *Policy) environment() []string {
 	path := Path
 	if p.Bin != "" {
 		path = p.Bin + ":" + Path
 	}
-	return pymarshal.AppendDict(b, [][2]string{
-		{"PATH", path},
-		{"HOME", at.Home},
-		{"TMPDIR", at.Tmp},
-		{"PWD", at.Work},
-		{"USER", "session"},
-		{"LOGNAME", "session"},
-		{"SHELL", "/bin/sh"},
-		{"LANG", "C.UTF-8"},
-		{"MPLBACKEND", "Agg"},
-		{"PYTHONDONTWRITEBYTECODE", "1"},
+	return []string{
+		"PATH=" + path,
+		"USER=session", "LOGNAME=session", "SHELL=/bin/sh", "LANG=C.UTF-8",
+		"MPLBACKEND=Agg", "PYTHONDONTWRITEBYTECODE=1",
 		// One thread each: the slot is one core's worth, and address space is limited.
-		{"OPENBLAS_NUM_THREADS", "1"},
-		{"OMP_NUM_THREADS", "1"},
-	})
+		"OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1",
+	}
 }
 
 // countTasks counts the threads of a user, as RLIMIT_NPROC does.
