@@ -54,7 +54,7 @@ lint: ## Check format, vet, staticcheck and the Python client's syntax.
 	$(GO) run $(STATICCHECK) $(MODULES:%=./%/...)
 
 vuln: ## Look for known vulnerabilities in dependencies (needs the vulnerability database).
-	$(GO) run $(GOVULNCHECK) $(MODULES:%=./%/...)
+	@for m in $(MODULES); do echo "$$m:"; (cd $$m && $(GO) run $(GOVULNCHECK) ./...) || exit 1; done
 
 bench: build ## Start a fleet and measure it: trivial cases, the example problems, commands, files.
 	@sh scripts/bench.sh

@@ -142,14 +142,6 @@ type answer struct {
 	body   string
 }
 
-func (a answer) detail() string {
-	var e struct {
-		Detail string `json:"detail"`
-	}
-	json.Unmarshal([]byte(a.body), &e)
-	return e.Detail
-}
-
 // do sends a request and holds the answer against openapi.yaml.
 func (g *gateway) do(r *http.Request) (answer, error) {
 	resp, err := g.c.client.Do(r)

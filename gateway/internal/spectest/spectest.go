@@ -164,8 +164,7 @@ func (s *Spec) schema(pointer string) (*jsonschema.Schema, error) {
 // and that every JSON content has one. It returns how many there are.
 func (s *Spec) Examples() (int, error) {
 	n := 0
-	var content func(p place) error
-	content = func(p place) error {
+	content := func(p place) error {
 		for _, media := range keys(s.at(p, "content").value) {
 			c := s.at(p, "content", media)
 			example, ok := c.value.(map[string]any)["example"]

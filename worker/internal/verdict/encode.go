@@ -30,8 +30,6 @@ type Limits struct {
 const (
 	// plainCase is about what a case takes without any value.
 	plainCase = 320
-	// leastCase is about what is left of a case when only its verdict fits.
-	leastCase = 64
 )
 
 // Encode writes the documented answer of an evaluate request.
