@@ -92,21 +92,15 @@ func Connect(c Config, name string, log *slog.Logger, extra ...nats.Option) (*na
 	if c.CredsFile != "" {
 		opts = append(opts, nats.UserCredentials(c.CredsFile))
 	}
+	if c.CAFile != "" || c.CertFile != "" {
+		// First, since it replaces the TLS settings of the options before it.
+		opts = append(opts, nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12}))
+	}
 	if c.CAFile != "" {
 		opts = append(opts, nats.RootCAs(c.CAFile))
 	}
 	if c.CertFile != "" {
 		opts = append(opts, nats.ClientCert(c.CertFile, c.KeyFile))
-	}
-	if c.CAFile != "" || c.CertFile != "" {
-		opts = append(opts, nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12}))
-		// Secure replaces the TLS settings, so the files are read after it.
-		if c.CAFile != "" {
-			opts = append(opts, nats.RootCAs(c.CAFile))
-		}
-		if c.CertFile != "" {
-			opts = append(opts, nats.ClientCert(c.CertFile, c.KeyFile))
-		}
 	}
 	opts = append(opts, extra...)
 	return dial(c, log, opts)

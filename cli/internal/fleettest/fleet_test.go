@@ -29,6 +29,8 @@ type fleet struct {
 	urls    []string // one a gateway
 	client  *http.Client
 	workers []*runningWorker
+	// registries hold the metrics, one of each process that there would be.
+	registries []*prometheus.Registry
 }
 
 type runningWorker struct {
@@ -60,11 +62,15 @@ func newFleet(t *testing.T, gateways, workers int) *fleet {
 		return b
 	}
 	for i := range workers {
-		f.workers = append(f.workers, startWorker(t, connect(fmt.Sprint("worker", i)), log))
+		r := prometheus.NewRegistry()
+		f.registries = append(f.registries, r)
+		f.workers = append(f.workers, startWorker(t, connect(fmt.Sprint("worker", i)), r, log))
 	}
 	for i := range gateways {
+		r := prometheus.NewRegistry()
+		f.registries = append(f.registries, r)
 		g, err := server.New(server.Config{Listen: []string{"127.0.0.1:0"}, ID: fmt.Sprint("gateway", i)},
-			server.Deps{Bus: connect(fmt.Sprint("gateway", i)), Registerer: prometheus.NewRegistry(), Log: log, Build: "test"})
+			server.Deps{Bus: connect(fmt.Sprint("gateway", i)), Registerer: r, Log: log, Build: "test"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +94,7 @@ func newFleet(t *testing.T, gateways, workers int) *fleet {
 	return f
 }
 
-func startWorker(t *testing.T, b *bus.Bus, log *slog.Logger) *runningWorker {
+func startWorker(t *testing.T, b *bus.Bus, r prometheus.Registerer, log *slog.Logger) *runningWorker {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "gradefleet-fleet-")
 	if err != nil {
@@ -103,7 +109,7 @@ func startWorker(t *testing.T, b *bus.Bus, log *slog.Logger) *runningWorker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := node.New(context.Background(), cfg, node.Deps{Bus: b, Registerer: prometheus.NewRegistry(), Log: log, Build: "test"})
+	n, err := node.New(context.Background(), cfg, node.Deps{Bus: b, Registerer: r, Log: log, Build: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
