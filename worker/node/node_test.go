@@ -272,6 +272,28 @@ func TestRestartFindsItsSessions(t *testing.T) {
 	}
 }
 
+// A job that takes longer than the ack wait is kept by its beats.
+func TestLongJobIsDeliveredOnce(t *testing.T) {
+	r := newRig(t)
+	r.start(t, testConfig(t, publicDir(t)))
+	code := "import time\ndef f(x):\n    time.sleep(x)\n    return x"
+	half := (protocol.AckWait + protocol.AckWait/4).Seconds() / 2
+	body := evaluateBody(code, fmt.Sprint("x=", half), fmt.Sprint(half))
+	body["io_cases"] = append(body["io_cases"].([]map[string]string), map[string]string{"input": fmt.Sprint("x=", half), "output": fmt.Sprint(half)})
+	r.publish(t, protocol.EvaluateQueue, protocol.Evaluate, "s", 0, body)
+	if res := r.result(t); !strings.HasPrefix(string(res.Body), `{"passed":true`) {
+		t.Errorf("result %d %s", res.Status, res.Body)
+	}
+	c, err := r.bus.EvaluateConsumer(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := c.Info(context.Background()); err != nil || info.NumRedelivered != 0 || info.Delivered.Consumer != 1 {
+		t.Errorf("consumer %+v, %v", info, err)
+	}
+	r.drained(t)
+}
+
 func TestOneWorkerADirectory(t *testing.T) {
 	r := newRig(t)
 	dir := publicDir(t)
