@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -101,7 +102,9 @@ func New(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 		return nil, err
 	}
 	if n.policy, err = sandbox.NewPolicy(sandbox.Policy{
-		Users: users, Bin: n.binDir(), Processes: cfg.Processes, OpenFiles: cfg.OpenFiles, FileBytes: cfg.FileBytes,
+		Users: users, Bin: n.binDir(),
+		Runtime: slices.Concat(n.python.Prefixes, n.python.SysPath), Writable: n.store.JobDirs(),
+		Processes: cfg.Processes, OpenFiles: cfg.OpenFiles, FileBytes: cfg.FileBytes,
 	}); err != nil {
 		return nil, err
 	}

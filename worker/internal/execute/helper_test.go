@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,7 +36,7 @@ func newSlot(t testing.TB, change ...func(*Limits)) (*Slot, Place) {
 		t.Skip(err)
 	}
 	root := os.Getuid() == 0
-	policy, err := sandbox.NewPolicy(sandbox.Policy{Users: root, Processes: 64, OpenFiles: 256, FileBytes: 64 << 20})
+	policy, err := sandbox.NewPolicy(sandbox.Policy{Users: root, Runtime: slices.Concat(python.Prefixes, python.SysPath), Processes: 64, OpenFiles: 256, FileBytes: 64 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,8 @@ type Interpreter struct {
 	Version [3]int `json:"version"`
 	// SysPath is what it imports from, site and distribution packages included.
 	SysPath []string `json:"path"`
+	// Prefixes are the directories that it is installed in.
+	Prefixes []string `json:"prefixes"`
 	// Has lists those of Wanted that it can import.
 	Has []string `json:"has"`
 }
@@ -59,6 +61,7 @@ print(json.dumps({
     "executable": os.path.realpath(sys.executable),
     "version": list(sys.version_info[:3]),
     "path": [p for p in sys.path if p],
+    "prefixes": sorted({sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}),
     "has": [n for n in sys.argv[1:] if importlib.util.find_spec(n) is not None],
 }))
 `

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gradefleet/gradefleet/worker/internal/pymarshal"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox/landlock"
 )
 
 // Path is the PATH of submissions, behind the directory that the policy puts
@@ -23,8 +25,9 @@ type Level string
 
 // The levels, least first.
 const (
-	// Basic is rlimits, no_new_privs, a watched wall clock and clean-up, and a
-	// user for each session when the worker runs as root.
+	// Basic is rlimits, no_new_privs, a watched wall clock and clean-up, a user
+	// for each session when the worker runs as root, and Landlock where the
+	// kernel has it.
 	Basic Level = "basic"
 )
 
@@ -34,15 +37,27 @@ type Policy struct {
 	Users bool
 	// Bin is put in front of Path for submissions; may be empty.
 	Bin string
+	// Runtime lists directories, beside the system's, that programs are run and
+	// loaded from; Writable those that hold the directories of jobs.
+	Runtime, Writable []string
 	// Processes, OpenFiles: limits of a job; FileBytes: of a file it writes.
 	Processes, OpenFiles int
 	FileBytes            int64
 	// baseTasks is how many tasks the worker's user had at start: without a
 	// user for each session RLIMIT_NPROC counts those too.
 	baseTasks int
+	// files is the Landlock policy in force, nil if there is none, for the
+	// reason in why.
+	files *landlock.Policy
+	abi   int
+	why   string
 }
 
-// NewPolicy fills in what depends on the machine.
+// temporary are the system's directories for temporary files. They are shared
+// by all jobs, told apart by their users only: programs expect them.
+var temporary = []string{"/tmp", "/var/tmp", "/dev/shm"}
+
+// NewPolicy fills in what depends on the machine, by trying it.
 func NewPolicy(p Policy) (*Policy, error) {
 	if !p.Users {
 		n, err := countTasks(os.Getuid())
@@ -51,22 +66,54 @@ func NewPolicy(p Policy) (*Policy, error) {
 		}
 		p.baseTasks = n
 	}
+	abi, err := landlock.Probe(context.Background())
+	if err != nil {
+		p.why = err.Error()
+		return &p, nil
+	}
+	runtime := p.Runtime
+	if p.Bin != "" {
+		runtime = append(slices.Clone(runtime), p.Bin)
+	}
+	files := landlock.Runtime(runtime...).Writable(p.Writable...)
+	for _, dir := range temporary {
+		if info, err := os.Lstat(dir); err == nil && info.IsDir() {
+			files.ReadWrite = append(files.ReadWrite, dir)
+		}
+	}
+	files.MinABI = 1 // what there is; Report says what an older kernel leaves open
+	p.files, p.abi = &files, abi
 	return &p, nil
 }
 
 // Level returns the level in force.
 func (p *Policy) Level() Level { return Basic }
 
-// Report says in one line what is in force and what is not.
+// Report says in one line what is in force and what is not, and why.
 func (p *Policy) Report() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: rlimits (processes %d, open files %d, file size %d bytes, CPU and memory a job), no_new_privs, subreaper", p.Level(), p.Processes, p.OpenFiles, p.FileBytes)
 	if p.Users {
 		b.WriteString(", a user for each session")
-	} else {
-		b.WriteString("; no user for each session (the worker is not root): submissions run as the worker's own user")
 	}
-	b.WriteString("; no seccomp, Landlock, namespaces or cgroups")
+	if p.files != nil {
+		fmt.Fprintf(&b, ", Landlock ABI %d (files outside the runtime, the sessions and the temporary directories", p.abi)
+		if p.abi >= 4 {
+			b.WriteString("; TCP")
+		}
+		if p.abi >= 6 {
+			b.WriteString("; signals and abstract sockets to the outside")
+		}
+		b.WriteString(" refused)")
+	}
+	b.WriteString("; not in force:")
+	if !p.Users {
+		b.WriteString(" a user for each session (the worker is not root: submissions run as its own user),")
+	}
+	if p.files == nil {
+		fmt.Fprintf(&b, " Landlock (%s),", p.why)
+	}
+	b.WriteString(" seccomp, namespaces, cgroups")
 	return b.String()
 }
 

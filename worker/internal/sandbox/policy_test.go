@@ -1,30 +1,64 @@
 package sandbox
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox/landlock"
 )
 
 func TestReportSaysWhatIsMissing(t *testing.T) {
-	with, err := NewPolicy(Policy{Users: true, Processes: 8, OpenFiles: 9, FileBytes: 10})
+	p := &Policy{Users: true, Processes: 8, OpenFiles: 9, FileBytes: 10, abi: 7, files: &landlock.Policy{}}
+	want := "basic: rlimits (processes 8, open files 9, file size 10 bytes, CPU and memory a job), no_new_privs, subreaper, a user for each session, " +
+		"Landlock ABI 7 (files outside the runtime, the sessions and the temporary directories; TCP; signals and abstract sockets to the outside refused); " +
+		"not in force: seccomp, namespaces, cgroups"
+	if got := p.Report(); got != want {
+		t.Errorf("report %q", got)
+	}
+	p = &Policy{why: "the kernel has none"}
+	for _, want := range []string{"a user for each session (the worker is not root", "Landlock (the kernel has none)"} {
+		if got := p.Report(); !strings.Contains(got, want) {
+			t.Errorf("report %q, want %q in it", got, want)
+		}
+	}
+	p, err := NewPolicy(Policy{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "basic: rlimits (processes 8, open files 9, file size 10 bytes, CPU and memory a job), no_new_privs, subreaper, a user for each session; no seccomp, Landlock, namespaces or cgroups"
-	if got := with.Report(); got != want {
-		t.Errorf("report %q", got)
-	}
-	without, err := NewPolicy(Policy{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := without.Report(); !strings.Contains(got, "no user for each session") {
-		t.Errorf("report %q", got)
-	}
-	if without.baseTasks == 0 {
+	if p.baseTasks == 0 {
 		t.Error("the tasks of the worker's own user were not counted")
+	}
+	if abi, err := landlock.ABI(); err == nil && (p.files == nil || p.abi != abi) {
+		t.Errorf("the kernel has Landlock ABI %d, the policy doesn't use it: %s", abi, p.why)
+	}
+}
+
+func TestLaunchRestrictsFiles(t *testing.T) {
+	if _, err := landlock.ABI(); err != nil {
+		t.Skip(err)
+	}
+	work := t.TempDir()
+	secret := filepath.Join("/var/lib", fmt.Sprintf("gradefleet-test-%d", os.Getpid()))
+	if err := os.WriteFile(secret, []byte("s3cret"), 0o644); err != nil {
+		secret = "/boot"
+	} else {
+		defer os.Remove(secret)
+	}
+	p, err := NewPolicy(Policy{Writable: []string{work}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	worker := os.Getpid()
+	out, err := p.Command("/bin/sh", "-c", fmt.Sprintf("cat %s; ls /root; echo x > /etc/gradefleet-test; kill -0 %d && echo signalled; echo ok > %s/made && cat %s/made", secret, worker, work, work)).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got := string(out); strings.Contains(got, "s3cret") || strings.Contains(got, "signalled") || !strings.HasSuffix(got, "ok\n") || strings.Count(got, "enied")+strings.Count(got, "not permitted") < 4 {
+		t.Errorf("inside: %s", got)
 	}
 }
 
