@@ -32,6 +32,8 @@ type evaluation struct {
 	memory    int64
 
 	cases []caseState
+	// retried: a process was run again because its fork server was lost.
+	retried bool
 	// todo lists the cases that can be run, in order.
 	todo []int
 }
@@ -190,8 +192,14 @@ func (e *evaluation) runFrom(first int) (int, error) {
 	if err != nil {
 		return handled, err
 	}
+	if lost && e.secondChance() {
+		return handled, nil
+	}
 	if handled > 0 {
 		e.cases[list[0]].final = e.cases[list[0]].done
+	}
+	if handled == 1 && len(list) == 1 {
+		e.addOutput(&e.cases[list[0]], exit) // what its own processes printed
 	}
 	if handled == len(list) || exit.Ending == pyrunner.EndedStopped {
 		if e.spent() {
@@ -203,9 +211,24 @@ func (e *evaluation) runFrom(first int) (int, error) {
 	i := list[handled]
 	if handled == 0 {
 		e.cases[i].finish(e.death(exit, lost))
+		e.addOutput(&e.cases[i], exit)
 		return 1, nil
 	}
 	return handled + 1, e.runAlone(i)
+}
+
+// secondChance reports, once an evaluation, that a lost fork server may be
+// owed to something else than the submission.
+func (e *evaluation) secondChance() bool {
+	first := !e.retried
+	e.retried = true
+	return first
+}
+
+// addOutput gives a case what was written to its process' own descriptors.
+func (e *evaluation) addOutput(c *caseState, exit pyrunner.Exit) {
+	c.Stdout, c.StdoutTruncated = e.keep(append(c.Stdout, exit.Stdout...), c.StdoutTruncated || exit.StdoutTruncated)
+	c.Stderr, c.StderrTruncated = e.keep(append(c.Stderr, exit.Stderr...), c.StderrTruncated || exit.StderrTruncated)
 }
 
 // runAlone runs one case in a process of its own; its result is final, but for
@@ -213,6 +236,9 @@ func (e *evaluation) runFrom(first int) (int, error) {
 func (e *evaluation) runAlone(i int) error {
 	c := &e.cases[i]
 	handled, exit, lost, err := e.process([]int{i}, false)
+	if err == nil && lost && e.secondChance() {
+		handled, exit, lost, err = e.process([]int{i}, false)
+	}
 	if err != nil {
 		return err
 	}
@@ -224,8 +250,7 @@ func (e *evaluation) runAlone(i int) error {
 		c.CPU = exit.CPU
 	}
 	c.PeakKB = max(c.PeakKB, exit.PeakKB)
-	c.Stdout, c.StdoutTruncated = e.keep(exit.Stdout, exit.StdoutTruncated)
-	c.Stderr, c.StderrTruncated = e.keep(exit.Stderr, exit.StderrTruncated)
+	e.addOutput(c, exit)
 	return nil
 }
 

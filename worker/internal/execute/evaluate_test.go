@@ -125,6 +125,10 @@ func TestBudgetSkipsTheRest(t *testing.T) {
 func TestPrintsBelongToTheirCase(t *testing.T) {
 	s, at := newSlot(t)
 	a := evaluate(t, s, at, "print('top')\ndef f(x):\n    print('in', x)\n    return x", nil, "x=1", "1", "x=2", "2")
+	one := evaluate(t, s, at, "import os\ndef f(x):\n    print('python')\n    os.system('echo shell')\n    if x == 2: os._exit(0)\n    return x", nil, "x=1", "1")
+	if one.Cases[0].Stdout != "python\nshell\n" {
+		t.Errorf("stdout with a subprocess: %q", one.Cases[0].Stdout)
+	}
 	if a.Cases[0].Stdout != "top\nin 1\n" || a.Cases[1].Stdout != "top\nin 2\n" {
 		t.Errorf("stdout %q and %q", a.Cases[0].Stdout, a.Cases[1].Stdout)
 	}
