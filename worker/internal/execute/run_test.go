@@ -72,9 +72,9 @@ func TestRunCommands(t *testing.T) {
 }
 
 func TestRunTimeoutKeepsOutput(t *testing.T) {
-	s, at := newSlot(t, func(l *Limits) { l.RunWall = 300 * time.Millisecond })
+	s, at := newSlot(t, func(l *Limits) { l.RunWall = 1500 * time.Millisecond })
 	r := runCommand(t, s, at, "echo partial; echo oops >&2; sleep 100")
-	if !r.TimedOut || r.Stdout != "partial\n" || !strings.HasPrefix(r.Stderr, "oops\n") || !strings.Contains(r.Stderr, "Timeout: the command was ended after 0.3 s") {
+	if !r.TimedOut || r.Stdout != "partial\n" || !strings.HasPrefix(r.Stderr, "oops\n") || !strings.Contains(r.Stderr, "Timeout: the command was ended after 1.5 s") {
 		t.Errorf("answer %+v", r)
 	}
 }
@@ -162,7 +162,7 @@ func TestKilledForkServer(t *testing.T) {
 		return // a session's user can't end the fork server
 	}
 	code := "import os\ndef f(x):\n    os.kill(os.getppid(), 9)\n    while x == 2: pass\n    return x"
-	a := evaluate(t, s, at, code, map[string]any{"limits": map[string]any{"wall_s": 0.3}}, "x=1", "1", "x=2", "2", "x=3", "3")
+	a := evaluate(t, s, at, code, map[string]any{"limits": map[string]any{"wall_s": 1.5}}, "x=1", "1", "x=2", "2", "x=3", "3")
 	if a.Passed || a.Cases[1].Passed {
 		t.Errorf("a submission that ends its fork server: %q", statuses(a))
 	}
@@ -172,7 +172,7 @@ func TestKilledForkServer(t *testing.T) {
 }
 
 func TestStoppedForkServer(t *testing.T) {
-	s, at := newSlot(t, func(l *Limits) { l.CaseWall = 200 * time.Millisecond })
+	s, at := newSlot(t, func(l *Limits) { l.CaseWall = 1500 * time.Millisecond })
 	unix.Kill(s.server.Pid(), unix.SIGSTOP)
 	evaluate(t, s, at, "def f(x):\n    while True: pass", nil, "x=1", "1")
 	if b := evaluate(t, s, at, "def f(x): return x", nil, "x=1", "1"); !b.Passed {

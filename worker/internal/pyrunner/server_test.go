@@ -85,7 +85,7 @@ func runCases(t testing.TB, s *Server, source string, wall time.Duration, cases 
 
 func TestCasesInOneProcess(t *testing.T) {
 	s := startServer(t)
-	got, exit := runCases(t, s, "n = 0\ndef f(x):\n    global n\n    n += 1\n    print('hi', x)\n    if x == 2: raise ValueError('two')\n    return [n, x]", time.Second, ints(1, 2, 3))
+	got, exit := runCases(t, s, "n = 0\ndef f(x):\n    global n\n    n += 1\n    print('hi', x)\n    if x == 2: raise ValueError('two')\n    return [n, x]", 5*time.Second, ints(1, 2, 3))
 	if len(got) != 3 || got[0].kind != FrameValue || got[1].kind != FrameError || got[2].kind != FrameValue {
 		t.Fatalf("frames %+v, exit %+v", got, exit)
 	}
@@ -99,11 +99,11 @@ func TestCasesInOneProcess(t *testing.T) {
 
 func TestWallClockFromOutside(t *testing.T) {
 	s := startServer(t)
-	got, exit := runCases(t, s, "import time\ndef f(x):\n    if x == 2: time.sleep(1000)\n    return x", 200*time.Millisecond, ints(1, 2, 3))
+	got, exit := runCases(t, s, "import time\ndef f(x):\n    if x == 2: time.sleep(1000)\n    return x", 1500*time.Millisecond, ints(1, 2, 3))
 	if exit.Ending != EndedWall || len(got) != 1 {
 		t.Fatalf("frames %+v, exit %+v", got, exit)
 	}
-	if got, exit = runCases(t, s, "def f(x): return x", time.Second, ints(7)); len(got) != 1 {
+	if got, exit = runCases(t, s, "def f(x): return x", 5*time.Second, ints(7)); len(got) != 1 {
 		t.Fatalf("next job: frames %+v, exit %+v", got, exit)
 	}
 }
