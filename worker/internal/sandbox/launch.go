@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/landlock"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox/seccomp"
 )
 
 // launchName is argv[0] of a process that is to confine itself and become an
@@ -29,9 +30,19 @@ func init() {
 	os.Exit(126)
 }
 
-// launch confines this process and replaces it by argv. files is a Landlock
-// policy in JSON, or "null" for none.
-func launch(files string, argv []string) error {
+// shared is what a launched process puts itself under, as its first argument
+// in JSON; nil for a layer that is not to be.
+type shared struct {
+	Files *landlock.Policy `json:"files"`
+	Calls *seccomp.Policy  `json:"calls"`
+}
+
+// launch confines this process and replaces it by argv.
+func launch(policy string, argv []string) error {
+	var layers shared
+	if err := json.Unmarshal([]byte(policy), &layers); err != nil {
+		return fmt.Errorf("read policy: %w", err)
+	}
 	// Nothing started from here gains rights by executing a file: no setuid
 	// programs, no file capabilities. prctl(2), PR_SET_NO_NEW_PRIVS.
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
@@ -42,13 +53,14 @@ func launch(files string, argv []string) error {
 		return fmt.Errorf("become subreaper: %w", err)
 	}
 	unix.Umask(0o022)
-	var policy *landlock.Policy
-	if err := json.Unmarshal([]byte(files), &policy); err != nil {
-		return fmt.Errorf("read Landlock policy: %w", err)
-	}
-	if policy != nil {
-		if err := policy.Restrict(); err != nil {
+	if layers.Files != nil {
+		if err := layers.Files.Restrict(); err != nil {
 			return fmt.Errorf("restrict files: %w", err)
+		}
+	}
+	if layers.Calls != nil {
+		if err := layers.Calls.Install(); err != nil {
+			return fmt.Errorf("restrict system calls: %w", err)
 		}
 	}
 	if err := unix.Exec(argv[0], argv, os.Environ()); err != nil {
@@ -60,12 +72,12 @@ func launch(files string, argv []string) error {
 // Command returns a command that starts program with args inside the shared
 // part of the sandbox, with none of the worker's environment.
 func (p *Policy) Command(program string, args ...string) *exec.Cmd {
-	files, err := json.Marshal(p.files)
+	policy, err := json.Marshal(shared{p.files, p.calls})
 	if err != nil {
-		panic(err) // a struct of strings always encodes
+		panic(err) // structs of strings and flags always encode
 	}
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = append([]string{launchName, string(files), program}, args...)
+	cmd.Args = append([]string{launchName, string(policy), program}, args...)
 	cmd.Env = p.environment()
 	cmd.Dir = "/"
 	return cmd

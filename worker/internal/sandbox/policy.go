@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/gradefleet/gradefleet/worker/internal/pymarshal"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/landlock"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox/seccomp"
 )
 
 // Path is the PATH of submissions, behind the directory that the policy puts
@@ -26,8 +28,8 @@ type Level string
 // The levels, least first.
 const (
 	// Basic is rlimits, no_new_privs, a watched wall clock and clean-up, a user
-	// for each session when the worker runs as root, and Landlock where the
-	// kernel has it.
+	// for each session when the worker runs as root, and Landlock and seccomp
+	// where the kernel has them.
 	Basic Level = "basic"
 )
 
@@ -51,11 +53,21 @@ type Policy struct {
 	files *landlock.Policy
 	abi   int
 	why   string
+	// calls is the seccomp policy in force, nil if there is none, for the
+	// reason in whyCalls.
+	calls    *seccomp.Policy
+	whyCalls string
 }
 
 // temporary are the system's directories for temporary files. They are shared
 // by all jobs, told apart by their users only: programs expect them.
 var temporary = []string{"/tmp", "/var/tmp", "/dev/shm"}
+
+// What the kernel has doesn't change while a process runs.
+var (
+	probeLandlock = sync.OnceValues(func() (int, error) { return landlock.Probe(context.Background()) })
+	probeSeccomp  = sync.OnceValue(func() error { return seccomp.Probe(context.Background()) })
+)
 
 // NewPolicy fills in what depends on the machine, by trying it.
 func NewPolicy(p Policy) (*Policy, error) {
@@ -66,7 +78,12 @@ func NewPolicy(p Policy) (*Policy, error) {
 		}
 		p.baseTasks = n
 	}
-	abi, err := landlock.Probe(context.Background())
+	if err := probeSeccomp(); err != nil {
+		p.whyCalls = err.Error()
+	} else {
+		p.calls = &seccomp.Policy{}
+	}
+	abi, err := probeLandlock()
 	if err != nil {
 		p.why = err.Error()
 		return &p, nil
@@ -106,6 +123,9 @@ func (p *Policy) Report() string {
 		}
 		b.WriteString(" refused)")
 	}
+	if p.calls != nil {
+		b.WriteString(", seccomp (sockets, tracing, mounts, namespaces, kernel settings and other calls of no use refused)")
+	}
 	b.WriteString("; not in force:")
 	if !p.Users {
 		b.WriteString(" a user for each session (the worker is not root: submissions run as its own user),")
@@ -113,7 +133,10 @@ func (p *Policy) Report() string {
 	if p.files == nil {
 		fmt.Fprintf(&b, " Landlock (%s),", p.why)
 	}
-	b.WriteString(" seccomp, namespaces, cgroups")
+	if p.calls == nil {
+		fmt.Fprintf(&b, " seccomp (%s),", p.whyCalls)
+	}
+	b.WriteString(" namespaces, cgroups")
 	return b.String()
 }
 

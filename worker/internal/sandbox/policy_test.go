@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,18 +10,19 @@ import (
 	"testing"
 
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/landlock"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox/seccomp"
 )
 
 func TestReportSaysWhatIsMissing(t *testing.T) {
-	p := &Policy{Users: true, Processes: 8, OpenFiles: 9, FileBytes: 10, abi: 7, files: &landlock.Policy{}}
+	p := &Policy{Users: true, Processes: 8, OpenFiles: 9, FileBytes: 10, abi: 7, files: &landlock.Policy{}, calls: &seccomp.Policy{}}
 	want := "basic: rlimits (processes 8, open files 9, file size 10 bytes, CPU and memory a job), no_new_privs, subreaper, a user for each session, " +
-		"Landlock ABI 7 (files outside the runtime, the sessions and the temporary directories; TCP; signals and abstract sockets to the outside refused); " +
-		"not in force: seccomp, namespaces, cgroups"
+		"Landlock ABI 7 (files outside the runtime, the sessions and the temporary directories; TCP; signals and abstract sockets to the outside refused), " +
+		"seccomp (sockets, tracing, mounts, namespaces, kernel settings and other calls of no use refused); not in force: namespaces, cgroups"
 	if got := p.Report(); got != want {
 		t.Errorf("report %q", got)
 	}
-	p = &Policy{why: "the kernel has none"}
-	for _, want := range []string{"a user for each session (the worker is not root", "Landlock (the kernel has none)"} {
+	p = &Policy{why: "the kernel has none", whyCalls: "no filters here"}
+	for _, want := range []string{"a user for each session (the worker is not root", "Landlock (the kernel has none)", "seccomp (no filters here)"} {
 		if got := p.Report(); !strings.Contains(got, want) {
 			t.Errorf("report %q, want %q in it", got, want)
 		}
@@ -70,6 +72,32 @@ func TestLaunchConfinesBeforeExec(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	if got := string(out); !strings.Contains(got, "NoNewPrivs:\t1") || strings.Contains(got, "SECRET") {
+		t.Errorf("inside: %s", got)
+	}
+}
+
+func TestLaunchRestrictsCalls(t *testing.T) {
+	if err := seccomp.Probe(context.Background()); err != nil {
+		t.Skip(err)
+	}
+	p, err := NewPolicy(Policy{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := p.Command("/usr/bin/env", "python3", "-I", "-c", `
+import os, socket, subprocess
+for name, f in [("udp", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)), ("chroot", lambda: os.chroot("/")), ("unshare", lambda: subprocess.run(["unshare", "-U", "true"], check=True))]:
+    try:
+        f()
+        print(name, "done")
+    except Exception as e:
+        print(name, "refused")
+print(subprocess.run(["echo", "child"], capture_output=True).stdout)
+`).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got := string(out); strings.Contains(got, "done") || strings.Count(got, "refused") != 3 || !strings.Contains(got, "b'child") {
 		t.Errorf("inside: %s", got)
 	}
 }
