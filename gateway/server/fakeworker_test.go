@@ -127,6 +127,7 @@ func (w *fakeWorker) start() {
 		}
 		svc.Stop()
 		cancels.Unsubscribe()
+		nc.Flush() // NATS knows that nobody answers any more
 	})
 	w.t.Cleanup(w.leave)
 }

@@ -77,3 +77,21 @@ func TestForkIsACopy(t *testing.T) {
 		t.Errorf("the fork has %q", got)
 	}
 }
+
+// A file whose answer is larger than a message is refused, not lost.
+func TestAnswerTooLarge(t *testing.T) {
+	f := newFleet(t, 1, 1)
+	if status, answer, err := post(f.client, f.urls[0]+"/write_file", map[string]string{"id": "s", "rel_path": "a", "content": ""}); status != 200 {
+		t.Fatalf("write: %d %s %v", status, answer, err)
+	}
+	// In JSON each of these bytes takes six.
+	if status, answer, err := post(f.client, f.urls[0]+"/run", map[string]string{"id": "s", "cmd": "head -c 4000000 /dev/zero > zeros"}); status != 200 {
+		t.Fatalf("run: %d %s %v", status, answer, err)
+	}
+	if status, answer := f.get(t, url.Values{"id": {"s"}, "rel_path": {"zeros"}}); status != 413 || !strings.Contains(answer["detail"].(string), "base64") {
+		t.Errorf("as text: %d %.200v", status, answer)
+	}
+	if status, answer := f.get(t, url.Values{"id": {"s"}, "rel_path": {"zeros"}, "encoding": {"base64"}}); status != 200 {
+		t.Errorf("as base64: %d %.200v", status, answer)
+	}
+}

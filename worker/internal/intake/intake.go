@@ -320,6 +320,9 @@ func publicText(err, cause error) string {
 // that was not sent is worth a second delivery, one sent twice is harmless.
 func (in *Intake) reply(job protocol.Job, r protocol.Result) {
 	r.Job, r.Worker = job.ID, in.cfg.Worker
+	if most := int(in.bus.NC.MaxPayload()) - protocol.MessageOverheadBytes; len(r.Body) > most {
+		r.Status, r.Body = 500, protocol.ErrorBody(fmt.Sprintf("the answer is %d bytes long, the queue carries %d", len(r.Body), most))
+	}
 	if err := in.bus.NC.PublishMsg(&nats.Msg{Subject: job.Reply, Header: r.Header(), Data: r.Body}); err != nil {
 		in.cfg.Log.Error("publish result", "job", job.ID, "request", job.RequestID, "bytes", len(r.Body), "error", err)
 	}

@@ -24,6 +24,7 @@ import (
 // Service answers session operations until it is stopped.
 type Service struct {
 	worker string
+	nc     *nats.Conn
 	store  *session.Store
 	log    *slog.Logger
 	svc    micro.Service
@@ -38,7 +39,7 @@ const stopWait = 10 * time.Second
 
 // Serve announces the service and begins to answer.
 func Serve(nc *nats.Conn, worker, build string, store *session.Store, log *slog.Logger) (*Service, error) {
-	s := &Service{worker: worker, store: store, log: log, places: make(chan struct{}, maxConcurrent)}
+	s := &Service{worker: worker, nc: nc, store: store, log: log, places: make(chan struct{}, maxConcurrent)}
 	svc, err := micro.AddService(nc, micro.Config{
 		Name: "gradefleet-session", Version: "1.0.0",
 		Description: "files of the sessions that worker " + worker + " owns",
@@ -86,6 +87,10 @@ func (s *Service) handler(name string, do operation) micro.Handler {
 			defer func() { <-s.places }()
 			result := s.answer(name, do, r)
 			result.Worker = s.worker
+			if most := int(s.nc.MaxPayload()) - protocol.MessageOverheadBytes; len(result.Body) > most {
+				result.Status, result.Body = 413, protocol.ErrorBody(fmt.Sprintf(
+					"the answer is %d bytes long, the limit is %d; read the file in parts with /run, or with encoding=base64 if it isn't plain text", len(result.Body), most))
+			}
 			if err := r.Respond(result.Body, micro.WithHeaders(micro.Headers(result.Header()))); err != nil {
 				s.log.Warn("answer session operation", "operation", name, "error", err)
 			}
