@@ -238,9 +238,9 @@ func TestCancelledJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.drained(t)
-	if n.intake.Busy() > 0 {
-		for range 200 {
-			time.Sleep(5 * time.Millisecond)
+	for deadline := time.Now().Add(3 * time.Second); n.intake.Busy() > 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the slot is still busy 3 s after its job was cancelled")
 		}
 	}
 	r.publish(t, protocol.EvaluateQueue, protocol.Evaluate, "s", 0, evaluateBody("def f(x): return x", "x=1", "1"))

@@ -122,12 +122,23 @@ func TestForkBombEnds(t *testing.T) {
 		t.Skip("needs a user for the session, which needs root: the process limit is the user's")
 	}
 	s, at := newSlot(t, func(l *Limits) { l.RunWall = 500 * time.Millisecond })
-	r := runCommand(t, s, at, "b() { b | b & b; }; b")
-	if r.ExitCode == nil {
-		t.Errorf("answer %+v", r)
+	for _, bomb := range []string{
+		"b() { b | b & b; }; b",
+		"python3 -c 'import os\nwhile True:\n    try: os.fork()\n    except OSError: pass'",
+		"python3 -c 'import os, signal\nfor n in range(1, 65):\n    try: signal.signal(n, signal.SIG_IGN)\n    except (OSError, ValueError): pass\nwhile True:\n    try:\n        if os.fork(): os._exit(0)\n        os.setsid()\n    except OSError: pass'",
+	} {
+		if r := runCommand(t, s, at, bomb); r.ExitCode == nil {
+			t.Errorf("%s: answer %+v", bomb, r)
+		}
+		if r := runCommand(t, s, at, "echo fine"); r.Stdout != "fine\n" {
+			t.Errorf("after %s: %+v", bomb, r)
+		}
+		if left := processesOf(t, at.UID); len(left) > 0 {
+			t.Errorf("after %s: processes %v are left", bomb, left)
+		}
 	}
-	if r := runCommand(t, s, at, "echo fine"); r.Stdout != "fine\n" {
-		t.Errorf("the next command: %+v", r)
+	if s.Restarts() > 0 {
+		t.Errorf("the fork server was lost %d times", s.Restarts())
 	}
 }
 
@@ -141,6 +152,21 @@ func processesWith(t *testing.T, arg string) (pids []int) {
 		if err == nil && strings.Contains(string(cmdline), "sleep\x00"+arg) {
 			pid, _ := strconv.Atoi(filepath.Base(d))
 			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// processesOf lists the processes of a user.
+func processesOf(t *testing.T, uid int) (pids []string) {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dirs {
+		status, err := os.ReadFile(d + "/status")
+		if err == nil && strings.Contains(string(status), fmt.Sprintf("\nUid:\t%d\t", uid)) {
+			pids = append(pids, filepath.Base(d))
 		}
 	}
 	return pids

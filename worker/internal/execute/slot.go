@@ -62,10 +62,10 @@ func (s *Slot) Close() {
 	}
 }
 
-// run has one process do a job. If the fork server is lost, for which only a
-// submission can be blamed that was let at it, the slot gets a new one, and the
-// process counts as one that ended without an answer. An error means that the
-// platform can't run jobs, or that ctx is done.
+// run has one process do a job. If the fork server is lost on the way, lost is
+// true, and the slot gets a new one with its next job: the caller decides
+// whether the submission is to blame. An error means that the platform can't
+// run jobs, or that ctx is done.
 func (s *Slot) run(ctx context.Context, job pyrunner.Job) (exit pyrunner.Exit, lost bool, err error) {
 	if s.server == nil {
 		s.restarts++

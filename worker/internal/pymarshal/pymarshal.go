@@ -50,11 +50,6 @@ func AppendString(b []byte, s string) []byte {
 	return append(binary.LittleEndian.AppendUint32(append(b, 'u'), uint32(len(s))), s...)
 }
 
-// AppendBytes appends a bytes object.
-func AppendBytes(b []byte, s []byte) []byte {
-	return append(binary.LittleEndian.AppendUint32(append(b, 's'), uint32(len(s))), s...)
-}
-
 // AppendTuple begins a tuple of n items, which the caller appends next.
 func AppendTuple(b []byte, n int) []byte {
 	return binary.LittleEndian.AppendUint32(append(b, '('), uint32(n))

@@ -76,7 +76,7 @@ func unescapeJSON(s string) (r rune, n int) {
 	return rune(to[at]), 2
 }
 
-// hex4 reads `\uXXXX` at the start of s.
+// hex4 reads `\u` and four hexadecimal digits at the start of s.
 func hex4(s string) (r rune, ok bool) {
 	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
 		return 0, false

@@ -226,6 +226,3 @@ func countTasks(uid int) (int, error) {
 	}
 	return total, nil
 }
-
-// Levels lists the levels, least isolation first.
-func Levels() []Level { return slices.Clone([]Level{Basic}) }

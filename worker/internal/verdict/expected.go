@@ -6,11 +6,10 @@ package verdict
 import (
 	"bytes"
 	"fmt"
+	"math/big"
 	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
-
-	"math/big"
 
 	"github.com/gradefleet/gradefleet/worker/internal/pyvalue"
 )
