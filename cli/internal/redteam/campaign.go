@@ -17,7 +17,7 @@ func (f *Fleet) tag() string { return fmt.Sprintf("%d-", f.Pid) }
 
 // Try carries out one attack and looks at what it left.
 func (f *Fleet) Try(ctx context.Context, attack Attack) (o Outcome) {
-	a := &Attempt{attack: attack, fleet: f, ctx: ctx, token: tokenPrefix + f.tag() + strings.ReplaceAll(attack.Name, " ", "-") + "-" + random(3)}
+	a := &Attempt{attack: attack, fleet: f, ctx: ctx, token: tokenPrefix + f.tag() + plain(attack.Name) + "-" + random(3)}
 	a.begun = time.Now()
 	result, why := a.run()
 	took := a.elapsed()
@@ -30,6 +30,16 @@ func (f *Fleet) Try(ctx context.Context, attack Attack) (o Outcome) {
 		o.Why = why
 	}
 	return o
+}
+
+// plain is a name as session ids and files may have it.
+func plain(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, name)
 }
 
 // run calls the attack and takes what it is given up with.

@@ -54,17 +54,18 @@ def attack():
 	script("another session by its path", "reads, lists, writes and removes files of another session, whose path it knows",
 		"a session's files are its own", `
 def attack():
-    v = FACTS["victim"]
-    for d in (v, v + "/work", v + "/work/notes", v + "/home", v + "/tmp"):
-        attempt("list " + d, os.listdir, d)
-        attempt("enter " + d, os.chdir, d)
-        attempt("create in " + d, write, d + "/" + TOKEN)
-        attempt("open up " + d, os.chmod, d, 0o777)
-        attempt("rename " + d, os.rename, d, d + "x")
-    attempt("read", read, v + "/work/notes/secret.txt")
-    attempt("write", write, v + "/work/notes/secret.txt")
-    attempt("link", os.link, v + "/work/notes/secret.txt", TOKEN + "-link")
-    attempt("remove", os.remove, v + "/work/notes/secret.txt")
+    for v in FACTS["victims"]:
+        for d in (v, v + "/work", v + "/work/notes", v + "/home", v + "/tmp"):
+            attempt("list " + d, os.listdir, d)
+            attempt("enter " + d, os.chdir, d)
+            attempt("create in " + d, write, d + "/" + TOKEN)
+            attempt("open up " + d, os.chmod, d, 0o777)
+            attempt("rename " + d, os.rename, d, d + "x")
+        attempt("list all", os.listdir, os.path.dirname(v))
+        attempt("read", read, v + "/work/notes/secret.txt")
+        attempt("write", write, v + "/work/notes/secret.txt")
+        attempt("link", os.link, v + "/work/notes/secret.txt", TOKEN + "-link")
+        attempt("remove", os.remove, v + "/work/notes/secret.txt")
 `).stoppedBy(Users, SessionLandlock, Namespaces),
 
 	{Name: "another session that opened up", Family: Escape, Does: "reads a session whose files and directories their owner opened to everybody",
@@ -73,7 +74,7 @@ def attack():
 			a.Write(other, "open.txt", secret)
 			a.Command(other, "chmod -R 777 . ; chmod 777 .. ; setfacl -m o:rwx .. . 2>/dev/null; true", nil)
 			a.Write(session, "x", "")
-			r := a.Command(session, "cat "+a.fleet.sessionDir(other)+"/work/open.txt; echo done", nil)
+			r := a.Command(session, "for d in "+strings.Join(a.fleet.sessionDirs(other), " ")+"; do cat $d/work/open.txt; done; echo done", nil)
 			if strings.Contains(r.Stdout, secret) {
 				a.Through("it read %q", r.Stdout)
 			} else if !strings.Contains(r.Stdout, "done") {
@@ -146,9 +147,10 @@ def attack():
 def attack():
     need("ctypes")
     import ctypes
+    limit = 0
     for number in (2, 3, 12, 128, 256):
         handle = ctypes.create_string_buffer(b"\x08\x00\x00\x00\x01\x00\x00\x00" + number.to_bytes(4, "little") + bytes(4), 64)
-        for place in (os.getcwd(), "/", "/tmp"):
+        for place in (os.getcwd(), os.environ["HOME"]):
             fd = os.open(place, os.O_RDONLY)
             attempt("handle %d at %s" % (number, place), lambda: syscall("open_by_handle_at", fd, handle, os.O_RDONLY))
             os.close(fd)
@@ -194,13 +196,13 @@ var links = []Attack{
 			r := a.Command(session, strings.Join([]string{
 				"ln -s " + private + "/canary file", "ln -s " + private + " dir", "ln -s " + up + private[1:] + "/canary relative",
 				"ln -s " + home + "/canary secret", "ln -s " + home + " home", "ln -s / root", "ln -s /proc/self/root proc", "ln -s /proc/self/cwd cwd",
-				"ln -s .. up", "ln -s " + a.fleet.sessionDir(a.fleet.victim) + "/work victim", "ln -s loop loop", "ln -s a b; ln -s b a", "mkdir -p d; ln -s " + private + " d/e", "echo made",
+				"ln -s .. up", "ln -s " + a.fleet.sessionDir(a.fleet.victim) + "/work victim", "ln -s ../../" + a.fleet.victim + "/work near", "ln -s loop loop", "ln -s a b; ln -s b a", "mkdir -p d; ln -s " + private + " d/e", "echo made",
 			}, "; "), nil)
 			if !strings.Contains(r.Stdout, "made") {
 				a.Broken("%+v", r)
 			}
 			for _, path := range []string{"file", "dir/canary", "relative", "secret", "home/canary", "root" + private + "/canary", "proc" + home + "/canary", "root/etc/passwd",
-				"proc/etc/passwd", "cwd/../../../worker-id", "up/home/x", "up/../../../worker-id", "victim/notes/secret.txt", "loop", "a", "d/e/canary", "../work/x", "/etc/passwd", "//etc/passwd", "d/../../../../worker-id"} {
+				"proc/etc/passwd", "cwd/../../../worker-id", "up/home/x", "up/../../../worker-id", "victim/notes/secret.txt", "near/notes/secret.txt", "loop", "a", "d/e/canary", "../work/x", "/etc/passwd", "//etc/passwd", "d/../../../../worker-id"} {
 				if status, body := a.Get(session, path); status == 200 && !strings.HasPrefix(path, "../work") {
 					a.Through("read_file of %s answered %.100s", path, body)
 				} else if status >= 500 {
@@ -321,18 +323,18 @@ func race(name, does, _ string, op func(a *Attempt, session string)) Attack {
 		session := a.Session()
 		a.Write(session, "x", "x")
 		a.Write(session, "swap.py", `
-import os, sys, time
-outside = sys.argv[1]
-os.makedirs("real", exist_ok=True)
-open("real/canary", "w").write("inside")
-os.symlink(outside, "link")
-os.rename("real", "swap")
+import ctypes, os, sys, time
+number = {"x86_64": 316, "aarch64": 276}[os.uname().machine]
+exchange = lambda: ctypes.CDLL(None).syscall(number, -100, b"swap", -100, b"link", 2)  # renameat2, RENAME_EXCHANGE
+os.makedirs("swap", exist_ok=True)
+os.symlink(sys.argv[1], "link")
 end, n = time.monotonic() + 1.0, 0
 while time.monotonic() < end:
-    os.rename("swap", "real"); os.rename("link", "swap")
-    os.rename("swap", "link"); os.rename("real", "swap")
-    if not os.path.exists("swap/canary"): open("swap/canary", "w").write("inside")
-    n += 1
+    for name in ("swap", "link"):
+        try:
+            if not os.path.islink(name): open(name + "/canary", "w").write("inside")
+        except OSError: pass
+    for _ in range(40): n += exchange() == 0
 print("SWAPS", n)
 `)
 		done := make(chan RunResult, 1)
@@ -450,7 +452,7 @@ func tree(name, does, source string) Attack {
 		session := a.Session()
 		a.Write(session, "make.py", source)
 		r := a.Command(session, "python3 make.py", nil)
-		if !strings.Contains(r.Stdout, "MADE") && !strings.Contains(r.Stderr, "Quota") && !strings.Contains(r.Stderr, "quota") {
+		if !strings.Contains(r.Stdout, "MADE") && !strings.Contains(r.Stderr, "Disk limit") {
 			a.Broken("%+v", r)
 		}
 		if strings.Contains(r.Stdout, "THROUGH") {

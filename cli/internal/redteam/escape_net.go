@@ -64,11 +64,13 @@ def attack():
     for kind in (1, 2, 5):
         def pair():
             a, b = socket.socketpair(socket.AF_UNIX, kind)
+            b.setblocking(False)
             for path in (FACTS["dgram"], "\0" + FACTS["abstract"], FACTS["unix"]):
                 for act in (lambda: a.sendto(b"x", path), lambda: a.connect(path), lambda: (a.shutdown(2), a.connect(path)), lambda: a.connect_ex("") and a.connect(path)):
                     try: act()
                     except OSError: continue
-                    return path
+                    try: b.recv(1)  # its own other end got it
+                    except OSError: return path
             raise OSError("stays a pair")
         attempt("pair of type %d" % kind, pair)
     for family in (2, 10, 16, 17, 40, 30):
@@ -85,7 +87,8 @@ def attack():
     for command in ("exec 3<>/dev/tcp/127.0.0.1/%d" % port, "echo x >/dev/udp/127.0.0.1/%d" % FACTS["udp4"], "curl -m 2 -s http://127.0.0.1:%d/" % port, "wget -T 2 -q -O- http://127.0.0.1:%d/" % port,
                     "nc -w 2 127.0.0.1 %d </dev/null" % port, "ping -c 1 -W 1 127.0.0.1", "ip link add rt0 type dummy", "ssh -o ConnectTimeout=2 -p %d 127.0.0.1 true" % port):
         tried.append(command)
-        p = subprocess.run(["bash", "-c", command], capture_output=True, timeout=10)
+        try: p = subprocess.run(["bash", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, timeout=3)
+        except subprocess.TimeoutExpired: continue
         if p.returncode == 0: through.append("%s: %r" % (command, p.stdout[:100]))
 `),
 

@@ -63,7 +63,7 @@ def attack():
 		"nothing of it changes", `
 def attack():
     d = FACTS["private"]
-    for path in (d + "/canary", d, FACTS["home"] + "/canary", FACTS["victim"] + "/work", "/etc/passwd", "/tmp"):
+    for path in (d + "/canary", d, FACTS["home"] + "/canary", FACTS["victims"][0] + "/work", FACTS["victims"][1] + "/work", "/etc/passwd"):
         link = TOKEN + "-%d" % abs(hash(path))
         try: os.symlink(path, link)
         except OSError: continue
@@ -86,7 +86,9 @@ def attack():
     for name, mode, device in (("disk", stat.S_IFBLK, os.makedev(254, 0)), ("sda", stat.S_IFBLK, os.makedev(8, 0)), ("mem", stat.S_IFCHR, os.makedev(1, 1)),
                                ("null", stat.S_IFCHR, os.makedev(1, 3)), ("kmsg", stat.S_IFCHR, os.makedev(1, 11)), ("tty", stat.S_IFCHR, os.makedev(5, 0)), ("fuse", stat.S_IFCHR, os.makedev(10, 229))):
         attempt("mknod " + name, os.mknod, TOKEN + name, mode | 0o666, device)
-    for name in sorted(os.listdir("/dev")) if os.access("/dev", os.R_OK) else ("vda", "sda", "mem", "kmsg", "fuse", "kvm", "net/tun", "tty", "ptmx", "console", "uinput", "loop-control", "vsock", "vhost-net"):
+    try: names = sorted(os.listdir("/dev"))
+    except OSError: names = ()
+    for name in list(names) + ["vda", "sda", "mem", "kmsg", "fuse", "kvm", "net/tun", "tty", "ptmx", "console", "uinput", "loop-control", "vsock", "vhost-net"]:
         path = "/dev/" + name
         if name in ("null", "zero", "full", "random", "urandom", "fd", "stdin", "stdout", "stderr", "shm") or os.path.isdir(path): continue
         attempt("open " + path, os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
@@ -97,15 +99,13 @@ def attack():
 def attack():
     import signal
     if os.getuid() == 0: return saw("root", True, "the submission runs as root")
-    mine = {os.getpid()}
-    for pid in [FACTS["pid"], FACTS["test_pid"], 1] + pids():
+    mine, seen = {os.getpid()}, pids()
+    for pid in [FACTS["pid"], FACTS["test_pid"], 1] + seen:
         if pid in mine or pid == os.getppid(): continue
-        if pid == 1 and os.getppid() in (0, 1): continue
+        if pid == 1 and FACTS["pid"] not in seen: continue  # of a pid namespace of its own
         attempt("0 to %d" % pid, os.kill, pid, 0)
         attempt("SIGCONT to %d" % pid, os.kill, pid, signal.SIGCONT)
         attempt("pidfd to %d" % pid, lambda: signal.pidfd_send_signal(os.pidfd_open(pid), 0))
-    attempt("everybody", os.kill, -1, signal.SIGCONT)
-    attempt("tgkill", lambda: signal.pthread_kill(1, 0)) if False else None
 `).stoppedBy(Users, SessionLandlock, Namespaces),
 
 	{Name: "kill everything", Family: Escape, Does: "kills every process that it may, with the signal that can't be caught", Reckless: true, Alone: true,
@@ -211,7 +211,8 @@ def attack():
         args = (ctypes.c_uint64 * 11)(flag, 0, 0, 0, signal.SIGCHLD)
         attempt("clone3 " + name, clone, "clone3", args, 88)
     attempt("clone parent", clone, "clone", 0x8000 | signal.SIGCHLD, 0, 0, 0, 0)
-    for name in os.listdir("/proc/self/ns"):
+    readable()
+    for name in ("cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "user", "uts"):
         for pid in ("self", os.getppid(), 1, FACTS["pid"]):
             attempt("setns %s of %s" % (name, pid), lambda: syscall("setns", os.open("/proc/%s/ns/%s" % (pid, name), os.O_RDONLY), 0))
     attempt("setns pidfd", lambda: syscall("setns", os.pidfd_open(os.getppid() or os.getpid()), 0x20000))

@@ -304,6 +304,12 @@ func (f *Fleet) sessionDir(id string) string {
 	return filepath.Join(f.Data, "sessions", "sessions", id)
 }
 
+// sessionDirs are the paths under which a submission may find a session: the
+// host's, and that of a slot with mounts of its own.
+func (f *Fleet) sessionDirs(id string) []string {
+	return []string{f.sessionDir(id), "/run/gradefleet/sessions/" + id}
+}
+
 // facts is what attackers are told: all there is to know from outside, but for
 // the secrets themselves.
 func (f *Fleet) facts(token string) map[string]any {
@@ -314,7 +320,7 @@ func (f *Fleet) facts(token string) map[string]any {
 		return n
 	}
 	return map[string]any{
-		"token": token, "pid": f.Pid, "data": f.Data, "uid_base": f.UIDBase, "victim": f.sessionDir(f.victim),
+		"token": token, "pid": f.Pid, "data": f.Data, "uid_base": f.UIDBase, "victims": f.sessionDirs(f.victim),
 		"api": port(f.URL), "monitor": port(f.Monitor), "nats": port(f.nats),
 		"shared": f.host.shared, "private": f.host.private, "home": f.host.home,
 		"tcp4": f.host.port("tcp4"), "tcp6": f.host.port("tcp6"), "udp4": f.host.port("udp4"),

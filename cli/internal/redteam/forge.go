@@ -19,7 +19,7 @@ const holdsNoPass = "no case passes, the answer is a 200 with a status for each 
 func cheat(name, does, code string, ends ...protocol.CaseStatus) Attack {
 	return Attack{Name: name, Family: Forge, Does: does, Holds: holdsNoPass, Run: func(a *Attempt) {
 		for _, isolation := range []string{"", "process"} {
-			a.cheat(Submission{Code: code, Entry: "solve", Isolation: isolation, Limits: map[string]any{"wall_s": 2, "cpu_s": 2},
+			a.cheat(Submission{Code: code, Entry: "solve", Isolation: isolation, Limits: map[string]any{"wall_s": 5},
 				Cases: []Case{{"n=3", secretList()}, {"n=4", secretList()}, {"n=5", secretList()}}}, ends...)
 		}
 	}}

@@ -2,6 +2,7 @@ package redteam
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
@@ -10,17 +11,21 @@ import (
 // ending is a cheat that ends its process or its case in some way, both while
 // it is imported and when it is called.
 func ending(name, does, statement string, ends ...protocol.CaseStatus) Attack {
+	limits := map[string]any{"wall_s": 4}
+	if slices.Contains(ends, protocol.TimedOut) {
+		limits["wall_s"] = 1
+	}
 	return Attack{Name: name, Family: Forge, Does: does, Holds: holdsNoPass + "; a right submission beside it passes", Run: func(a *Attempt) {
 		indented := strings.ReplaceAll(statement, "\n", "\n    ")
 		for _, code := range []string{
 			"import os, sys, signal, threading\n" + statement + "\ndef solve(n): return 1\n",
 			"import os, sys, signal, threading\ndef solve(n):\n    " + indented + "\n    return 1\n",
 		} {
-			a.cheat(Submission{Code: code, Entry: "solve", Limits: map[string]any{"wall_s": 1}, Cases: []Case{{"n=3", secretList()}, {"n=4", secretList()}}}, ends...)
+			a.cheat(Submission{Code: code, Entry: "solve", Limits: limits, Cases: []Case{{"n=3", secretList()}, {"n=4", secretList()}}}, ends...)
 		}
 		// The first of two cases may take the second with it only if it isn't asked alone.
 		e := a.Evaluate(Submission{Code: "import os, sys, signal, threading\ndef solve(n):\n    if n > 0: return n\n    " + indented, Entry: "solve",
-			Limits: map[string]any{"wall_s": 1}, Cases: []Case{{"n=1", "1"}, {"n=0", secretList()}, {"n=2", "2"}}})
+			Limits: limits, Cases: []Case{{"n=1", "1"}, {"n=0", secretList()}, {"n=2", "2"}}})
 		for i, want := range []bool{true, false, true} {
 			if i < len(e.Cases) && e.Cases[i].Passed != want {
 				a.Through("of three cases whose second ends so, number %d: %s", i, e.Cases[i])

@@ -24,7 +24,7 @@ def odd_one_in(candidates):
 // lineUp is a cheat of many cases: a guess that is right only sometimes shows.
 func lineUp(name, does, code string, ends ...protocol.CaseStatus) Attack {
 	return Attack{Name: name, Family: Forge, Does: does, Holds: holdsNoPass, Run: func(a *Attempt) {
-		s := Submission{Code: consensus + code, Entry: "solve", Limits: map[string]any{"wall_s": 3}}
+		s := Submission{Code: consensus + code, Entry: "solve", Limits: map[string]any{"wall_s": 10}}
 		for range 6 {
 			s.Cases = append(s.Cases, Case{"n=3", secretList()})
 		}
@@ -154,13 +154,13 @@ def solve(n):
         f = f.f_back
     if f is not None:
         begun = time.monotonic()
-        while time.monotonic() - begun < 12:
+        while time.monotonic() - begun < 5:
             put(frame(b"R", 0, b""))
             time.sleep(0.3)
     return Never()
 `, Entry: "solve", Limits: map[string]any{"wall_s": 1}, Cases: []Case{{"n=1", secretList()}}})
 			_ = e
-			if took := a.elapsed(); took.Seconds() > 6 {
+			if took := a.elapsed(); took.Seconds() > 4.5 {
 				a.Through("one case with a wall clock of 1 s held its slot for %.1f s", took.Seconds())
 			}
 		}},

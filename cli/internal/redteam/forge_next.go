@@ -111,7 +111,7 @@ def attack():
         for s in (0, signal.SIGCONT, signal.SIGWINCH, signal.SIGURG, signal.SIGCHLD):
             attempt("kill parent %d" % s, os.kill, parent, s)
         attempt("pidfd signal", lambda: signal.pidfd_send_signal(os.pidfd_open(parent), 0))
-        attempt("kill group of parent", lambda: os.killpg(os.getpgid(parent), 0))
+        if os.getpgid(parent) > 0: attempt("kill group of parent", os.killpg, os.getpgid(parent), 0)
 `),
 	saboteur("the fork server killed", "kills its parent, and the parent of that, for good", `
 def attack():

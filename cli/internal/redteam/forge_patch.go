@@ -187,15 +187,15 @@ def solve(n):
     g["_cpu_time"] = lambda: 0.0
     g["micros"] = lambda s: 0
     resource.setrlimit(resource.RLIMIT_CPU, (resource.getrlimit(resource.RLIMIT_CPU)[1],) * 2)
-    end = time.process_time() + 2.2
+    end = time.process_time() + 1.6
     while time.process_time() < end: pass
     return n
 `
 			e := a.Evaluate(Submission{Code: code, Entry: "solve", Limits: map[string]any{"cpu_s": 1, "wall_s": 20},
-				Cases: []Case{{"n=1", "1"}, {"n=2", "2"}, {"n=3", "3"}, {"n=4", "4"}}})
+				Cases: []Case{{"n=1", "1"}, {"n=2", "2"}}})
 			for i, c := range e.Cases {
 				if c.Passed {
-					a.Through("case %d used 2.2 s of CPU time, the limit is 1 s: %s, cpu_ms %v", i, c, c.CPUMillis)
+					a.Through("case %d used 1.6 s of CPU time, the limit is 1 s: %s, cpu_ms %v", i, c, c.CPUMillis)
 				}
 			}
 		}},
@@ -216,7 +216,7 @@ def solve(n):
     g["_getrusage"] = lambda who: type("R", (), {"ru_maxrss": 1})
     return n
 `
-			e := a.Evaluate(Submission{Code: code, Entry: "solve", Cases: []Case{{"n=1", "1"}}})
+			e := a.Evaluate(Submission{Code: code, Entry: "solve", Limits: probeLimits, Cases: []Case{{"n=1", "1"}}})
 			for _, c := range e.Cases {
 				if !c.Passed {
 					a.Broken("%s", c)
@@ -246,7 +246,7 @@ var expectations = []Attack{
 import builtins
 builtins.sum = builtins.sorted = builtins.len = builtins.abs = lambda *a, **k: 0
 def solve(n): return 0
-`, Entry: "solve", Cases: []Case{{"n=1", "sum([1, 2])"}, {"n=2", "sorted([2, 1]) + [3]"}, {"n=3", "len('abc') * 2"}, {"n=4", "abs(-5) ** 2"}}}, protocol.Failed)
+`, Entry: "solve", Cases: []Case{{"n=1", "sum([1, 2])"}, {"n=2", "sorted([2, 1]) + [3]"}, {"n=3", "len('abc') * 2"}, {"n=4", "abs(-5) ** 2"}}})
 		}},
 
 	{Name: "names that raise NameError", Family: Forge, Does: "has the expected text fail first, so that it is asked again with the submission's names",

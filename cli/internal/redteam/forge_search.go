@@ -8,7 +8,11 @@ import (
 
 // regions yields the readable memory of a process.
 const regions = `
+def readable():
+    import ctypes
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
 def regions(pid):
+    if pid == "self": readable()
     with open("/proc/%s/maps" % pid) as maps, open("/proc/%s/mem" % pid, "rb", 0) as mem:
         for line in maps:
             part = line.split()
@@ -125,9 +129,10 @@ def look(text):
                 if count > 3000: break
     yield text
 `),
-	search("search of the environment", "looks through the environment, arguments, modules and interpreter state", `
+	search("search of the environment", "looks through the environment, arguments, modules and interpreter state", regions+`
 import os, sys
 def look(text):
+    readable()
     yield repr(dict(os.environ)) + repr(sys.argv) + repr(sys.orig_argv)
     with open("/proc/self/environ", "rb") as f: yield f.read()
     for name, module in list(sys.modules.items()):
@@ -157,11 +162,10 @@ def look(text):
 			const source = `
 def attack():
     allowed = {0, 1, 2} | ({3} if __name__ != "__main__" or not sys.argv[0].endswith("attack.py") else set())
-    here = os.open("/proc/self/fd", os.O_RDONLY)
-    for fd in os.listdir(here):
-        fd = int(fd)
-        if fd != here:
-            saw("descriptor %d" % fd, fd not in allowed, os.readlink("/proc/self/fd/%d" % fd))
+    for fd in range(4096):
+        try: os.fstat(fd)
+        except OSError: continue
+        saw("descriptor %d" % fd, fd not in allowed, os.fstat(fd))
     if 3 in allowed:
         import socket
         s = socket.socket(fileno=os.dup(3))

@@ -48,7 +48,6 @@ func testMain(m *testing.M) (int, error) {
 	}
 	binary = filepath.Join(dir, "gradefleet")
 	build := exec.Command("go", "build", "-o", binary, "../../cmd/gradefleet")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build gradefleet: %w\n%s", err, out)
 	}
@@ -57,8 +56,8 @@ func testMain(m *testing.M) (int, error) {
 
 // environment names where this runs, for the score.
 func environment() string {
-	if _, err := os.Stat("/.dockerenv"); err == nil {
-		return "docker"
+	if name := os.Getenv("REDTEAM_ENVIRONMENT"); name != "" {
+		return name
 	}
 	if os.Getuid() == 0 {
 		return "bare-root"
