@@ -4,13 +4,35 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
+	"github.com/gradefleet/gradefleet/worker/internal/execute"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
 )
+
+// isolationCollector tells the level in force, which the self-test decides
+// after the metrics are registered.
+func isolationCollector(p *sandbox.Policy) prometheus.Collector {
+	return infoFunc{prometheus.NewDesc("gradefleet_isolation_info", "Always 1; the label says which isolation level is in force.", []string{"level"}, nil),
+		func() string { return string(p.Level()) }}
+}
+
+// infoFunc is a gauge of 1 whose label's value is looked up when asked for.
+type infoFunc struct {
+	desc  *prometheus.Desc
+	value func() string
+}
+
+func (i infoFunc) Describe(ch chan<- *prometheus.Desc) { ch <- i.desc }
+
+func (i infoFunc) Collect(ch chan<- prometheus.Metric) {
+	ch <- prometheus.MustNewConstMetric(i.desc, prometheus.GaugeValue, 1, i.value())
+}
 
 // metrics of what jobs came to and of the sessions on disk.
 type metrics struct {
 	cases    *prometheus.CounterVec
 	outcomes *prometheus.CounterVec
 	restarts prometheus.Counter
+	marks    *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer, n *Node) *metrics {
@@ -25,6 +47,22 @@ func newMetrics(r prometheus.Registerer, n *Node) *metrics {
 			Name: "gradefleet_fork_server_restarts_total", Help: "Fork servers started again after they were lost.",
 		}),
 	}
+	m.marks = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "gradefleet_integrity_marks_total", Help: "Cases and commands that were seen trying something, by what: subclass, early_exit, result_channel, equals_anything, blocked_call.",
+	}, []string{"mark"})
+	for _, mark := range execute.Marks {
+		m.marks.WithLabelValues(mark)
+	}
+	layers := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "gradefleet_isolation_layer", Help: "Layers of the sandbox: 1 in force, 0 not.",
+	}, []string{"layer"})
+	for layer, on := range n.policy.InForce() {
+		value := 0.0
+		if on {
+			value = 1
+		}
+		layers.WithLabelValues(string(layer)).Set(value)
+	}
 	for _, s := range protocol.CaseStatuses {
 		m.cases.WithLabelValues(string(s))
 	}
@@ -34,6 +72,6 @@ func newMetrics(r prometheus.Registerer, n *Node) *metrics {
 	bytes := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gradefleet_session_bytes", Help: "Bytes in the sessions that this worker owns, as of their last change through the API or job.",
 	}, func() float64 { _, b := n.store.Stats(); return float64(b) })
-	r.MustRegister(m.cases, m.outcomes, m.restarts, sessions, bytes)
+	r.MustRegister(m.cases, m.outcomes, m.restarts, m.marks, layers, isolationCollector(n.policy), sessions, bytes)
 	return m
 }

@@ -83,6 +83,13 @@ func (r *Room) Guard(l Limits) func(server int, end func(any)) (stop func()) {
 	if at := r.at; at.Usage != nil {
 		limits.DiskBytes, limits.DiskFiles = at.DiskBytes, at.DiskFiles
 		disk = at.Usage
+		if shm := c.p.shm; shm != nil {
+			disk = func() (int64, int64, error) {
+				bytes, files, err := at.Usage()
+				b, f := shm.usage(at.UID)
+				return bytes + b, files + f, err
+			}
+		}
 	}
 	return func(server int, end func(any)) func() {
 		return c.guard.Start(server, limits, disk, func(b proctree.Breach) { end(b) })

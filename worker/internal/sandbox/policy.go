@@ -60,6 +60,8 @@ type Policy struct {
 	abi   int
 	// calls is the seccomp policy; nil without that layer.
 	calls *seccomp.Policy
+	// shm is /dev/shm where slots share it, nil where they don't.
+	shm *sharedMemory
 	// memory says how the memory of a job's processes together is bounded.
 	memory memory
 	// found is what the self-test saw, nil before it ran.
@@ -187,7 +189,7 @@ func (p *Policy) callLayer() {
 		if err := seccomp.Probe(context.Background()); err != nil {
 			return "", err
 		}
-		p.calls = &seccomp.Policy{}
+		p.calls = &seccomp.Policy{Tell: seccomp.CanListen()}
 		return "sockets, tracing, mounts, namespaces, kernel settings and other calls of no use refused", nil
 	})
 }
@@ -233,6 +235,7 @@ func (p *Policy) fileLayers() {
 		if info, err := os.Stat(shm); err == nil && info.IsDir() && p.has(Users) {
 			// Semaphores of multiprocessing live there. Users keep them apart.
 			p.files.Shared = []string{shm}
+			p.shm = &sharedMemory{dir: shm}
 			return detail + "; /dev/shm for files by name", nil
 		}
 		return detail + "; /dev/shm refused", nil
