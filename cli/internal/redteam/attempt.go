@@ -19,8 +19,10 @@ type Attempt struct {
 	fleet  *Fleet
 	ctx    context.Context
 	// token is part of every name that the attempt makes anywhere.
-	token    string
-	begun    time.Time
+	token string
+	begun time.Time
+	// usual is what a correct submission in every slot took right before.
+	usual    time.Duration
 	sessions int
 	through  []string
 	// integrity are the marks that its results carried.

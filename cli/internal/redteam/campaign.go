@@ -18,6 +18,12 @@ func (f *Fleet) tag() string { return fmt.Sprintf("%d-", f.Pid) }
 // Try carries out one attack and looks at what it left.
 func (f *Fleet) Try(ctx context.Context, attack Attack) (o Outcome) {
 	a := &Attempt{attack: attack, fleet: f, ctx: ctx, token: tokenPrefix + f.tag() + plain(attack.Name) + "-" + random(3)}
+	a.usual = f.usual
+	if attack.Alone {
+		a.begun = time.Now()
+		f.graded(ctx)
+		a.usual = a.elapsed()
+	}
 	a.begun = time.Now()
 	result, why := a.run()
 	took := a.elapsed()

@@ -94,7 +94,7 @@ def attack():
         if name != "bin" and name != "sessions":
             attempt("read " + name, (os.listdir if os.path.isdir(path) else read), path)
         attempt("write " + name, lambda: open(path, "ab"))
-        attempt("lock " + name, lambda: fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB))
+        if name != "bin": attempt("lock " + name, lambda: fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB))
         attempt("replace " + name, os.rename, path, path + "x")
     for name in ("python3", "python", TOKEN):
         attempt("plant " + name, write, d + "/bin/" + name)

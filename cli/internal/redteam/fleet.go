@@ -64,6 +64,7 @@ type Fleet struct {
 	secrets  map[string]string // by what it is that must not come out
 	victim   string            // a session of somebody else
 	baseline baseline
+	usual    time.Duration // what correct submissions took when they were last sent
 }
 
 // Config of a fleet under attack.

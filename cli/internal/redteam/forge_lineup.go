@@ -1,6 +1,8 @@
 package redteam
 
 import (
+	"time"
+
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -160,7 +162,7 @@ def solve(n):
     return Never()
 `, Entry: "solve", Limits: map[string]any{"wall_s": 1}, Cases: []Case{{"n=1", secretList()}}})
 			_ = e
-			if took := a.elapsed(); took.Seconds() > 4.5 {
+			if took := a.elapsed(); took > 3*time.Second+loaded*a.usual {
 				a.Through("one case with a wall clock of 1 s held its slot for %.1f s", took.Seconds())
 			}
 		}},

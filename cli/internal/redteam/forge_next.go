@@ -2,6 +2,7 @@ package redteam
 
 import (
 	"strings"
+	"time"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
@@ -111,7 +112,7 @@ def attack():
         for s in (0, signal.SIGCONT, signal.SIGWINCH, signal.SIGURG, signal.SIGCHLD):
             attempt("kill parent %d" % s, os.kill, parent, s)
         attempt("pidfd signal", lambda: signal.pidfd_send_signal(os.pidfd_open(parent), 0))
-        if os.getpgid(parent) > 0: attempt("kill group of parent", os.killpg, os.getpgid(parent), 0)
+        if os.getpgid(parent) > 1: attempt("kill group of parent", os.killpg, os.getpgid(parent), 0)
 `),
 	saboteur("the fork server killed", "kills its parent, and the parent of that, for good", `
 def attack():
@@ -193,7 +194,7 @@ def solve(n):
 			e := a.cheat(Submission{Code: frames + "import os, signal\nclass Any:\n    def __eq__(self, o): os.kill(os.getpid(), signal.SIGSTOP)\ndef solve(s):\n    return Any()\n",
 				Entry: "solve", Limits: map[string]any{"wall_s": 1}, Cases: []Case{{"s=1", long}}})
 			_ = e
-			if took := a.elapsed(); took.Seconds() > 8 {
+			if took := a.elapsed(); took > 5*time.Second+loaded*a.usual {
 				a.Through("it took %.1f s, the wall clock is 1 s", took.Seconds())
 			}
 		}},
