@@ -190,7 +190,8 @@ func (a *Attempt) aftermath() time.Duration {
 	for _, d := range differences(f.baseline.host, after) {
 		a.Through("outside its session: %s", d)
 	}
-	f.baseline.host = after
+	f.tidy()
+	f.baseline.host = f.fingerprint()
 	for _, c := range f.host.contacted() {
 		a.Through("a socket of the host got %s", c)
 	}

@@ -53,9 +53,10 @@ type Attack struct {
 	Stopped []Layer
 	// Alone: it loads the machine or is measured, so nothing runs beside it.
 	Alone bool
-	// Reckless: where it got through it would harm more than what the campaign
-	// made, so it is not tried with layers left out.
-	Reckless bool
+	// Tame: it aims at nothing but what the campaign made, so that it may be
+	// tried by root and with layers left out. What isn't tame gives up, as having
+	// got through, where it finds itself with rights that it shouldn't have.
+	Tame bool
 	// Run carries it out.
 	Run func(a *Attempt)
 }
@@ -76,5 +77,17 @@ func Attacks() []Attack {
 // row of the table on few lines.
 func (a Attack) marked(marks ...string) Attack    { a.Marks = marks; return a }
 func (a Attack) alone() Attack                    { a.Alone = true; return a }
-func (a Attack) reckless() Attack                 { a.Reckless = true; return a }
+func (a Attack) tame() Attack                     { a.Tame = true; return a }
 func (a Attack) stoppedBy(layers ...Layer) Attack { a.Stopped = layers; return a }
+
+// careful is what an attack begins with that would do harm to a machine on
+// which nothing held it: it goes on only as a user who is not root, and in a
+// directory of a session or a slot.
+const careful = `
+import os as _o
+if _o.getuid() == 0 or not any(p in _o.getcwd() for p in ("/sessions/", "/scratch/")):
+    raise SystemExit("UNCONFINED: user %d in %s" % (_o.getuid(), _o.getcwd()))
+`
+
+// carefulShell is the same for a command of the shell.
+const carefulShell = `[ "$(id -u)" != 0 ] || { echo UNCONFINED; exit 99; }; case "$PWD" in */sessions/*/work) ;; *) echo UNCONFINED; exit 99 ;; esac; case "$HOME" in */sessions/*) ;; *) echo UNCONFINED; exit 99 ;; esac; case "$TMPDIR" in */sessions/*) ;; *) echo UNCONFINED; exit 99 ;; esac; `

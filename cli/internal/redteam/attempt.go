@@ -121,6 +121,9 @@ func (a *Attempt) Evaluate(s Submission) Evaluation {
 	}
 	for _, c := range e.Cases {
 		a.integrity = append(a.integrity, c.Integrity...)
+		if strings.Contains(c.Error, "UNCONFINED") {
+			a.Through("it found itself unconfined and gave up: %s", c.Error)
+		}
 	}
 	return e
 }
@@ -151,6 +154,9 @@ func (a *Attempt) Command(session, command string, limits map[string]any) RunRes
 		a.Through("run answered what is no JSON: %v", err)
 	}
 	a.integrity = append(a.integrity, r.Integrity...)
+	if strings.Contains(r.Stdout+r.Stderr, "UNCONFINED") {
+		a.Through("it found itself unconfined and gave up: %s %s", r.Stdout, r.Stderr)
+	}
 	return r
 }
 
@@ -191,7 +197,9 @@ var probeSource string
 // program is a whole Python program out of a probe's attack(), as submission
 // and as script: it knows what there is to attack.
 func (a *Attempt) program(source string) string {
-	facts, err := json.Marshal(a.fleet.facts(a.token))
+	known := a.fleet.facts(a.token)
+	known["tame"] = a.attack.Tame
+	facts, err := json.Marshal(known)
 	if err != nil {
 		panic(err) // strings and numbers always encode
 	}

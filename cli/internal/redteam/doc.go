@@ -11,6 +11,12 @@
 // are those of docs/security.md, not what the code of the day does.
 //
 // Nothing here knows how the worker is built, but for the layout of its data
-// directory, which attackers know too. Attacks are harmless even where they get
-// through: they aim at files, sockets and processes that the campaign made.
+// directory, which attackers know too.
+//
+// Attacks do no harm even where they get through. They aim at files, sockets and
+// processes that the campaign made; where they try what is the machine's, they
+// stop at having been let in: they open and don't write, make files without
+// names, send signal 0. What can't be done by halves (fork bombs, kill -9 -1,
+// rm -rf of its own directory) first looks whether it is a user other than root
+// in a session's directory, and gives up if not.
 package redteam

@@ -27,7 +27,7 @@ def attack():
     attempt("by the directory of the process", read, "/proc/self/cwd/" + "../" * 12 + d + "/canary")
     attempt("fifo", os.mkfifo, d + "/" + TOKEN + "-fifo")
     attempt("move in", os.rename, d, TOKEN + "-moved")
-`).stoppedBy(Landlock, Namespaces),
+`).stoppedBy(Landlock, Namespaces).tame(),
 
 	inBoth("the host's temporary directory", "does the same in a directory below the host's /tmp that is open to everybody",
 		"/tmp is the session's own, or refused", `
@@ -39,7 +39,7 @@ def attack():
     attempt("create", write, d + "/" + TOKEN)
     attempt("rename", os.rename, d + "/canary", d + "/" + TOKEN)
     attempt("remove", os.remove, d + "/canary")
-`).stoppedBy(Landlock, Namespaces),
+`).stoppedBy(Landlock, Namespaces).tame(),
 
 	script("a note in the shared temporary directories", "leaves files in /tmp, /var/tmp, /dev/shm, /run/lock and /dev/mqueue for others to find",
 		"what is left there is gone with the job, and no other session sees it", `
@@ -57,16 +57,27 @@ def attack():
     for v in FACTS["victims"]:
         for d in (v, v + "/work", v + "/work/notes", v + "/home", v + "/tmp"):
             attempt("list " + d, os.listdir, d)
-            attempt("enter " + d, os.chdir, d)
             attempt("create in " + d, write, d + "/" + TOKEN)
-            attempt("open up " + d, os.chmod, d, 0o777)
             attempt("rename " + d, os.rename, d, d + "x")
         attempt("list all", os.listdir, os.path.dirname(v))
         attempt("read", read, v + "/work/notes/secret.txt")
         attempt("write", write, v + "/work/notes/secret.txt")
         attempt("link", os.link, v + "/work/notes/secret.txt", TOKEN + "-link")
         attempt("remove", os.remove, v + "/work/notes/secret.txt")
-`).stoppedBy(Users, SessionLandlock, Namespaces),
+`).stoppedBy(Users, SessionLandlock).tame(),
+
+	script("another session's modes", "enters, opens up, closes and dates directories and files of another session, which Landlock says nothing about",
+		"a session's modes, times and attributes are its own", `
+def attack():
+    for v in FACTS["victims"]:
+        for d in (v, v + "/work", v + "/work/notes", v + "/home", v + "/tmp", v + "/work/notes/secret.txt"):
+            attempt("enter " + d, lambda: os.chdir(d) if os.path.isdir(d) else os.stat(d))
+            attempt("open up " + d, os.chmod, d, 0o777)
+            attempt("close " + d, os.chmod, d, 0)
+            attempt("own " + d, os.chown, d, -1, os.getgid())
+            attempt("date " + d, os.utime, d, (1, 1))
+            attempt("mark " + d, os.setxattr, d, "user.x", b"x")
+`).tame(),
 
 	{Name: "another session that opened up", Family: Escape, Does: "reads a session whose files and directories their owner opened to everybody",
 		Holds: "a session's files are its own, whatever their modes", Run: func(a *Attempt) {
@@ -107,8 +118,8 @@ def attack():
                  "/root/.docker/config.json", "/root/.aws/credentials", "/var/run/secrets/kubernetes.io/serviceaccount/token", "/run/secrets",
                  "/var/log/syslog", "/var/lib/dpkg/status", "/proc/kcore", "/proc/kallsyms-not", "/proc/kmsg", "/dev/kmsg", "/dev/mem", "/dev/port", "/boot",
                  "/home", "/root", "/mnt", "/media", "/srv", "/var/spool/cron", "/sys/kernel/debug", "/sys/firmware", FACTS["home"] + "/canary"):
-        if os.path.isdir(path): attempt("list " + path, os.listdir, path)
-        else: attempt("read " + path, read, path)
+        if os.path.isdir(path): attempt("list " + path, lambda: len(os.listdir(path)))
+        else: attempt("open " + path, os.open, path, os.O_RDONLY | os.O_NONBLOCK)
 `),
 
 	inBoth("other processes in /proc", "reads environment, memory, maps, descriptors, directory and root of every process that is not its own",
@@ -160,7 +171,7 @@ def attack():
     handle = ctypes.create_string_buffer(b"\x40\x00\x00\x00", 128)
     mount = ctypes.c_int()
     attempt("name to handle", lambda: syscall("name_to_handle_at", -100, b"/etc/passwd", handle, ctypes.byref(mount), 0))
-`).stoppedBy(Seccomp),
+`).stoppedBy(Seccomp).tame(),
 
 	inBoth("settings of the kernel", "writes to /proc/sys, /sys, cgroups and its own entries that weigh on others",
 		"none can be written", `
@@ -178,14 +189,13 @@ def attack():
 	inBoth("start-up of the host", "plants jobs, libraries and profiles where the host or later jobs would run them",
 		"none can be planted", `
 def attack():
-    for path in ("/etc/ld.so.preload", "/etc/cron.d/", "/var/spool/cron/crontabs/", "/etc/profile.d/", "/etc/init.d/", "/etc/systemd/system/", "/usr/local/bin/", "/usr/local/lib/",
-                 "/usr/lib/python3/dist-packages/", "/etc/python3/sitecustomize.py", "/etc/pip.conf", "/etc/environment", "/root/.bashrc", "/bin/", "/lib/", "/opt/", "/run/"):
-        path += TOKEN if path.endswith("/") else ""
-        attempt(path, lambda: open(path, "ab"))
+    for path in ("/etc", "/etc/cron.d", "/var/spool/cron/crontabs", "/etc/profile.d", "/etc/init.d", "/etc/systemd/system", "/usr/local/bin", "/usr/local/lib",
+                 "/usr/lib/python3/dist-packages", "/etc/pip.conf", "/etc/passwd", "/etc/environment", "/root/.bashrc", "/root", "/bin", "/lib", "/opt", "/run", "/var/lib", "/"):
+        attempt(path, plantable, path)
     for p in os.environ["PATH"].split(":") + sys.path:
         if p and p != os.getcwd() and not p.startswith(os.environ["HOME"]):
-            attempt("plant in " + p, lambda: open(os.path.join(p, TOKEN), "ab"))
-`).stoppedBy(Users, Landlock, Namespaces),
+            attempt("plant in " + p, plantable, p)
+`),
 }
 
 // links are files that lead elsewhere, for the worker's file operations to follow.
@@ -299,7 +309,7 @@ var links = []Attack{
 			} {
 				session := a.Session()
 				a.Write(session, "x", "x")
-				a.Command(session, command, nil)
+				a.Command(session, carefulShell+command, nil)
 				for _, path := range []string{"canary", "etc/passwd", "x"} {
 					if status, body := a.Get(session, path); status >= 500 || status == 200 && path != "x" {
 						a.Through("after %q read_file of %s answered %d %.200s", command, path, status, body)
@@ -453,6 +463,7 @@ print("MADE")
 func tree(name, does, source string) Attack {
 	return Attack{Name: name, Family: Escape, Does: does, Holds: "operations answer as they should, and clean-up removes all of it", Run: func(a *Attempt) {
 		session := a.Session()
+		source := careful + source
 		a.Write(session, "make.py", source)
 		r := a.Command(session, "python3 make.py", nil)
 		if !strings.Contains(r.Stdout, "MADE") && !strings.Contains(r.Stderr, "Disk limit") {

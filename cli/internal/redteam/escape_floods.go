@@ -16,7 +16,7 @@ const overrun = 160 << 20
 // a command, within a wall time; right after it the slot must work.
 func flood(name, does, holds, code string, wall int, ends ...protocol.CaseStatus) Attack {
 	return Attack{Name: name, Family: Escape, Does: does, Holds: holds, Alone: true, Run: func(a *Attempt) {
-		e := a.cheat(Submission{Code: code, Entry: "solve", Limits: map[string]any{"wall_s": wall, "cpu_s": wall, "memory_mb": 128}, Cases: []Case{{"n=1", secretList()}}}, ends...)
+		e := a.cheat(Submission{Code: careful + code, Entry: "solve", Limits: map[string]any{"wall_s": wall, "cpu_s": wall, "memory_mb": 128}, Cases: []Case{{"n=1", secretList()}}}, ends...)
 		_ = e
 		if took := a.elapsed(); took > time.Duration(wall+2)*time.Second+loaded*a.usual {
 			a.Through("it took %v, its wall clock is %d s", took.Round(100*time.Millisecond), wall)
@@ -95,7 +95,7 @@ def solve(n):
 	{Name: "CPU time of many processes", Family: Escape, Does: "has eight processes compute at once, each within its own limit", Alone: true,
 		Holds: "CPU time is limited for the whole tree", Run: func(a *Attempt) {
 			session := a.Session()
-			a.Write(session, "burn.py", "import os\nfor _ in range(3): os.fork()\nwhile True: pass\n")
+			a.Write(session, "burn.py", careful+"import os\nfor _ in range(3): os.fork()\nwhile True: pass\n")
 			r := a.Command(session, "python3 burn.py", map[string]any{"cpu_s": 1, "wall_s": 6})
 			if r.CPUMillis > 3500 {
 				a.Through("the limit is 1 s of CPU time, the tree had %.0f ms", r.CPUMillis)
@@ -103,7 +103,7 @@ def solve(n):
 		}},
 
 	{Name: "a process more than may be", Family: Escape, Does: "counts how many processes and descriptors it gets",
-		Holds: "as many as are configured, and no more", Stopped: []Layer{Rlimits}, Run: func(a *Attempt) {
+		Holds: "as many as are configured, and no more", Stopped: []Layer{Rlimits}, Tame: true, Run: func(a *Attempt) {
 			a.Script(fmt.Sprintf(`
 def attack():
     import signal, time
@@ -252,7 +252,7 @@ time.sleep(0.3)
 			}
 		}},
 
-	{Name: "one file larger than any may be", Family: Escape, Does: "writes one file past the limit of files, by every way to make one long", Stopped: []Layer{Rlimits}, Alone: true,
+	{Name: "one file larger than any may be", Family: Escape, Does: "writes one file past the limit of files, by every way to make one long", Stopped: []Layer{Rlimits}, Tame: true, Alone: true,
 		Holds: "no file grows past the limit", Run: func(a *Attempt) {
 			a.Script(fmt.Sprintf(`
 def attack():
@@ -284,9 +284,9 @@ def attack():
 // than the memory the command may have.
 func memoryTree(name, does, source string, layers ...Layer) Attack {
 	const limit = 128 // MB
-	return Attack{Name: name, Family: Escape, Does: does, Holds: "memory is limited for the whole tree", Alone: true, Stopped: layers, Run: func(a *Attempt) {
+	return Attack{Name: name, Family: Escape, Does: does, Holds: "memory is limited for the whole tree", Alone: true, Stopped: layers, Tame: true, Run: func(a *Attempt) {
 		session := a.Session()
-		a.Write(session, "fill.py", source)
+		a.Write(session, "fill.py", careful+source)
 		r := a.Command(session, "RT_TOKEN="+a.token+" python3 fill.py", map[string]any{"memory_mb": limit, "wall_s": 10})
 		var held int
 		if at := strings.Index(r.Stdout, "HELD"); at >= 0 {

@@ -10,7 +10,7 @@ import (
 // which ends as if nothing had been.
 func leftover(name, does, statement string) Attack {
 	return Attack{Name: name, Family: Escape, Does: does, Holds: "nothing of the job is left, and its result is what it would be without", Run: func(a *Attempt) {
-		code := "import os, signal, subprocess, sys, threading, time\ndef leave():\n    " + strings.ReplaceAll(strings.TrimSpace(statement), "\n", "\n    ") + "\n"
+		code := careful + "import os, signal, subprocess, sys, threading, time\ndef leave():\n    " + strings.ReplaceAll(strings.TrimSpace(statement), "\n", "\n    ") + "\n"
 		e := a.Evaluate(Submission{Code: code + "def solve(n):\n    leave()\n    return n\n", Entry: "solve", Cases: []Case{{"n=1", "1"}, {"n=2", "2"}}})
 		for i, c := range e.Cases {
 			if c.Status != protocol.Passed {
@@ -108,9 +108,9 @@ for target in ("/etc", "/root", "/proc/self/root"):
 os.environ["LD_PRELOAD"] = os.environ["PYTHONPATH"] = os.environ["PYTHONSTARTUP"] = home
 os.putenv("PATH", home)
 `),
-	{Name: "a fork server killed amid a flood", Family: Escape, Does: "kills or wedges its parent while daemons and a fork bomb of its own go on", Alone: true, Reckless: true,
+	{Name: "a fork server killed amid a flood", Family: Escape, Does: "kills or wedges its parent while daemons and a fork bomb of its own go on", Alone: true,
 		Holds: "the slot works again, and nothing of the bomb is left", Run: func(a *Attempt) {
-			a.cheat(Submission{Code: `
+			a.cheat(Submission{Code: careful + `
 import os, signal, time
 def solve(n):
     parent = os.getppid()

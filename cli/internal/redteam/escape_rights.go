@@ -1,6 +1,10 @@
 package redteam
 
-import "strings"
+import (
+	"fmt"
+	"os"
+	"strings"
+)
 
 var privileges = []Attack{
 	inBoth("another user", "becomes root or another user or group by every call for it",
@@ -17,7 +21,7 @@ def attack():
         attempt("setgroups %d" % u, os.setgroups, [u])
     saw("user", 0 in os.getresuid() or 0 in os.getresgid() and os.getresgid() != me[1], repr(me))
     saw("groups", bool(FACTS["uid_base"]) and set(os.getgroups()) - set(me[1]), repr(os.getgroups()))
-`).stoppedBy(Users),
+`),
 
 	inBoth("rights of the process", "looks for capabilities, and for the bit that lets programs give rights",
 		"no capability is in any set, no_new_privs is on, a filter is in force", `
@@ -63,7 +67,7 @@ def attack():
 		"nothing of it changes", `
 def attack():
     d = FACTS["private"]
-    for path in (d + "/canary", d, FACTS["home"] + "/canary", FACTS["victims"][0] + "/work", FACTS["victims"][1] + "/work", "/etc/passwd"):
+    for path in (d + "/canary", d, FACTS["home"] + "/canary", FACTS["victims"][0] + "/work", FACTS["victims"][1] + "/work"):
         link = TOKEN + "-%d" % abs(hash(path))
         try: os.symlink(path, link)
         except OSError: continue
@@ -91,8 +95,9 @@ def attack():
     for name in list(names) + ["vda", "sda", "mem", "kmsg", "fuse", "kvm", "net/tun", "tty", "ptmx", "console", "uinput", "loop-control", "vsock", "vhost-net"]:
         path = "/dev/" + name
         if name in ("null", "zero", "full", "random", "urandom", "fd", "stdin", "stdout", "stderr", "shm") or os.path.isdir(path): continue
+        if name.startswith(("watchdog", "st", "nst")): continue  # opening these does something
         attempt("open " + path, os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-`).stoppedBy(Landlock, Namespaces),
+`),
 
 	inBoth("signals to the world", "sends signals that do nothing to every process, group and user that there is",
 		"no signal reaches a process outside the job", `
@@ -104,16 +109,20 @@ def attack():
         if pid in mine or pid == os.getppid(): continue
         if pid == 1 and FACTS["pid"] not in seen: continue  # of a pid namespace of its own
         attempt("0 to %d" % pid, os.kill, pid, 0)
-        attempt("SIGCONT to %d" % pid, os.kill, pid, signal.SIGCONT)
         attempt("pidfd to %d" % pid, lambda: signal.pidfd_send_signal(os.pidfd_open(pid), 0))
-`).stoppedBy(Users, SessionLandlock, Namespaces),
+`),
 
-	{Name: "kill everything", Family: Escape, Does: "kills every process that it may, with the signal that can't be caught", Reckless: true, Alone: true,
+	{Name: "kill everything", Family: Escape, Does: "kills every process that it may, with the signal that can't be caught", Alone: true,
 		Holds: "the worker, the gateway and other slots go on", Run: func(a *Attempt) {
 			session := a.Session()
 			a.Write(session, "x", "x")
-			a.Command(session, "kill -9 -1; sleep 0.1; kill -9 $PPID; sleep 0.1; kill -9 -1", nil)
-			a.cheat(Submission{Code: "import os\ndef solve(n):\n    os.kill(-1, 9)\n    return n", Entry: "solve", Cases: []Case{{"n=1", secretList()}}})
+			// Who may signal this test may signal all that is its user's.
+			unheld := fmt.Sprintf("! kill -0 %d 2>/dev/null || { echo UNCONFINED; exit 99; }; ", os.Getpid())
+			r := a.Command(session, carefulShell+unheld+"echo held; kill -9 -1; sleep 0.1; kill -9 $PPID; sleep 0.1; kill -9 -1", nil)
+			if !strings.Contains(r.Stdout, "held") {
+				return
+			}
+			a.cheat(Submission{Code: careful + "import os\ndef solve(n):\n    os.kill(-1, 9)\n    return n", Entry: "solve", Cases: []Case{{"n=1", secretList()}}})
 		}},
 
 	{Name: "kill a neighbour", Family: Escape, Does: "looks for processes of a job in another slot, to signal them and to read theirs",
@@ -163,13 +172,12 @@ def attack():
     attempt("file limit", resource.setrlimit, resource.RLIMIT_NOFILE, (1 << 20, 1 << 20))
     attempt("core limit", resource.setrlimit, resource.RLIMIT_CORE, (1 << 20, 1 << 20))
     attempt("file size limit", resource.setrlimit, resource.RLIMIT_FSIZE, (1 << 40, 1 << 40))
-    for pid in [FACTS["pid"], 1] + pids()[:50]:
-        if pid == os.getpid(): continue
+    for pid in [FACTS["pid"], FACTS["test_pid"]]:
         attempt("nice of %d" % pid, os.setpriority, os.PRIO_PROCESS, pid, 19)
         attempt("processors of %d" % pid, os.sched_setaffinity, pid, {0})
         attempt("idle %d" % pid, os.sched_setscheduler, pid, os.SCHED_IDLE, os.sched_param(0))
     attempt("ioprio", lambda: syscall("ioprio_set", 1, 0, 1 << 13))
-`).stoppedBy(Seccomp, Rlimits),
+`),
 
 	script("locks on files of everybody", "locks files that all jobs read, and leaves a process to hold the locks",
 		"after the job nothing is locked", `
@@ -216,7 +224,7 @@ def attack():
         for pid in ("self", os.getppid(), 1, FACTS["pid"]):
             attempt("setns %s of %s" % (name, pid), lambda: syscall("setns", os.open("/proc/%s/ns/%s" % (pid, name), os.O_RDONLY), 0))
     attempt("setns pidfd", lambda: syscall("setns", os.pidfd_open(os.getppid() or os.getpid()), 0x20000))
-`).stoppedBy(Seccomp),
+`),
 
 	inBoth("mounts and roots", "mounts, unmounts, changes roots and opens mounts by the old and the new calls",
 		"no mount and no root changes", `
@@ -238,7 +246,7 @@ def attack():
     attempt("fsopen", lambda: syscall("fsopen", b"tmpfs", 0))
     attempt("open_tree", lambda: syscall("open_tree", -100, b"/", 1))
     os.rmdir(TOKEN + "-m")
-`).stoppedBy(Seccomp),
+`),
 
 	inBoth("tracing", "traces and reads its own children, which any process may where nothing forbids it",
 		"no process is traced or read", `
@@ -261,7 +269,7 @@ def attack():
     finally:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
-`).stoppedBy(Seccomp).marked(markBlocked),
+`).stoppedBy(Seccomp).tame().marked(markBlocked),
 
 	inBoth("keys that outlive a job", "leaves keys in the kernel's keyrings, where the next job of its user finds them",
 		"no key is made", `
@@ -272,7 +280,7 @@ def attack():
     attempt("request_key", lambda: syscall("request_key", b"user", b"x", 0, 0))
     attempt("join session keyring", lambda: syscall("keyctl", 1, TOKEN.encode()))
     attempt("get keyring", lambda: syscall("keyctl", 0, -4, 1))
-`).stoppedBy(Seccomp),
+`).stoppedBy(Seccomp).tame(),
 
 	inBoth("state that no process owns", "makes System V memory, semaphores and queues, POSIX queues, and what stays when a process ends",
 		"none is made", `
@@ -282,7 +290,7 @@ def attack():
     attempt("semget", lambda: syscall("semget", 0x52540001, 1, 0o1666))
     attempt("msgget", lambda: syscall("msgget", 0x52540001, 0o1666))
     attempt("mq_open", lambda: syscall("mq_open", TOKEN.encode(), 0o102, 0o666, 0))
-`).stoppedBy(Seccomp, Namespaces),
+`),
 
 	inBoth("much kernel", "calls bpf, io_uring, perf, userfaultfd, kexec, modules, quotas, accounting and their like",
 		"each is refused or does not exist", `
@@ -309,7 +317,7 @@ def attack():
     attempt("swapon", lambda: syscall("swapon", b"/dev/null", 0))
     attempt("syslog", lambda: syscall("syslog", 3, zero, 255))
     attempt("reboot", lambda: syscall("reboot", 0xfee1dead, 672274793, 0, 0))
-`).stoppedBy(Seccomp),
+`),
 
 	inBoth("name and clock of the machine", "sets host name, domain, clock, time zone and kernel state",
 		"the machine stays as it is", `
@@ -320,7 +328,7 @@ def attack():
     attempt("clock_settime", time.clock_settime, time.CLOCK_REALTIME, time.time())
     attempt("settimeofday", lambda: syscall("settimeofday", (ctypes.c_long * 2)(int(time.time()), 0), 0))
     attempt("personality", lambda: syscall("personality", 0x0400000))
-`).stoppedBy(Seccomp),
+`),
 
 	{Name: "foreign calling conventions", Family: Escape, Does: "makes system calls in the 32-bit and x32 conventions, by machine code in memory of its own",
 		Holds: "such a call ends the process or does not exist", Run: func(a *Attempt) {

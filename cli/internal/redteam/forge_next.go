@@ -18,7 +18,7 @@ func poison(name, does, code string, ends ...protocol.CaseStatus) Attack {
 	return Attack{Name: name, Family: Forge, Does: does, Holds: "the next submission in the slot finds nothing of it", Run: func(a *Attempt) {
 		// Often enough that every slot gets some.
 		for range 3 {
-			a.cheat(Submission{Code: strings.ReplaceAll(code, "TOKEN", `"`+a.token+`"`), Entry: "solve", Limits: map[string]any{"wall_s": 3}, Cases: []Case{{"n=1", secretList()}}}, ends...)
+			a.cheat(Submission{Code: careful + strings.ReplaceAll(code, "TOKEN", `"`+a.token+`"`), Entry: "solve", Limits: map[string]any{"wall_s": 3}, Cases: []Case{{"n=1", secretList()}}}, ends...)
 		}
 	}}
 }
@@ -92,9 +92,8 @@ def solve(n):
 			a.Probe(`
 def attack():
     for p in [p for p in sys.path if p and p != os.getcwd()] + [os.path.dirname(os.__file__)]:
-        for path in (os.path.join(p, "__pycache__", "statistics.cpython-%d%d.pyc" % sys.version_info[:2]), os.path.join(p, TOKEN + ".py"), os.path.join(p, TOKEN + ".pth")):
-            if attempt(path, lambda: open(path, "ab")) and TOKEN in path:
-                os.remove(path)
+        for path in (p, os.path.join(p, "__pycache__"), os.path.join(p, "statistics.py")):
+            attempt(path, plantable, path)
 `)
 		}},
 }
@@ -174,7 +173,7 @@ def attack():
 `),
 	{Name: "a fork server out of breath", Family: Forge, Does: "makes orphans as fast as it can, each of which its parent must reap", Alone: true,
 		Holds: "the slot serves the next job within a second", Run: func(a *Attempt) {
-			a.cheat(Submission{Code: `
+			a.cheat(Submission{Code: careful + `
 import os, time
 def solve(n):
     end = time.monotonic() + 1.5

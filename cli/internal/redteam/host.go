@@ -205,6 +205,18 @@ func (f *Fleet) fingerprint() map[string]string {
 	return seen
 }
 
+// tidy removes what attacks left in directories of the host's.
+func (f *Fleet) tidy() {
+	for _, dir := range append([]string{"/", "/run", "/dev"}, temporaries...) {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			if strings.Contains(e.Name(), tokenPrefix+f.tag()) {
+				removeAll(filepath.Join(dir, e.Name()))
+			}
+		}
+	}
+}
+
 // ours says whether a file in a directory for temporary files was left there by
 // a session of this fleet: by its user, or where sessions have none by the name
 // that attacks give to what they make.

@@ -80,6 +80,14 @@ def write(path, data=b"x", mode="ab"):
         return f.write(data)
 
 
+def plantable(path):
+    """Whether a file could be made or changed: a file in a directory is made
+    without a name, one that is there is opened and not written."""
+    if os.path.isdir(path):
+        return os.open(path, os.O_TMPFILE | os.O_RDWR, 0o600)
+    return os.open(path, os.O_WRONLY)
+
+
 def pids():
     """Every process that shows and is not of this job, which is a session of
     processes by itself."""
@@ -118,6 +126,10 @@ def need(module):
 
 
 def probe():
+    if not FACTS["tame"] and (os.getuid() == 0 or not any(p in os.getcwd() for p in ("/sessions/", "/scratch/"))):
+        # Nothing holds it: what it would do now could harm the machine.
+        saw("confinement", True, "user %d in %s; gave up" % (os.getuid(), os.getcwd()))
+        return {"tried": tried, "through": through, "missing": "", "notes": []}
     try:
         attack()
     except ImportError:
