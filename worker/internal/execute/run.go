@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/gradefleet/gradefleet/shared/protocol"
 	"github.com/gradefleet/gradefleet/worker/internal/pyrunner"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
 	"github.com/gradefleet/gradefleet/worker/internal/verdict"
@@ -76,6 +77,9 @@ func (s *Slot) Run(ctx context.Context, body []byte, at Place) (Answer, error) {
 		status, text := breachText(exit.Breach)
 		a.Outcome = string(status)
 		stderr += endLine(stderr) + text
+	case room.OutOfMemory(): // a process of it, whatever its shell made of that
+		a.Outcome = string(protocol.OutOfMemory)
+		stderr += endLine(stderr) + fmt.Sprintf("Memory limit: the kernel ended a process: all of the command's processes together may use %s", megabytes(memory))
 	case exit.Ending == pyrunner.EndedOutput:
 		a.Outcome = "output_limit"
 		stderr += endLine(stderr) + fmt.Sprintf("Output limit: the command was ended after it wrote more than %d bytes", lim.OutputStop)

@@ -21,6 +21,8 @@ const Path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Config is what a worker wants of its sandbox.
 type Config struct {
+	// Name is the worker's, unique on the machine: of letters, digits, - and _.
+	Name string
 	// Users says that each session has a user of its own.
 	Users bool
 	// Bin is put in front of Path for submissions; may be empty.
@@ -89,6 +91,9 @@ func NewPolicy(c Config) (*Policy, error) {
 		}
 	}
 	p := &Policy{Config: c, layers: map[Layer]state{}}
+	if p.Name == "" {
+		p.Name = fmt.Sprint("pid", os.Getpid())
+	}
 	if !c.Users {
 		n, err := countTasks(os.Getuid())
 		if err != nil {
