@@ -171,7 +171,7 @@ def attack():
     handle = ctypes.create_string_buffer(b"\x40\x00\x00\x00", 128)
     mount = ctypes.c_int()
     attempt("name to handle", lambda: syscall("name_to_handle_at", -100, b"/etc/passwd", handle, ctypes.byref(mount), 0))
-`).stoppedBy(Seccomp).tame(),
+`),
 
 	inBoth("settings of the kernel", "writes to /proc/sys, /sys, cgroups and its own entries that weigh on others",
 		"none can be written", `
