@@ -1,6 +1,7 @@
 package redteam
 
 import (
+	"slices"
 	"time"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
@@ -25,13 +26,34 @@ def odd_one_in(candidates):
 
 // lineUp is a cheat of many cases: a guess that is right only sometimes shows.
 func lineUp(name, does, code string, ends ...protocol.CaseStatus) Attack {
-	return Attack{Name: name, Family: Forge, Does: does, Holds: holdsNoPass, Run: func(a *Attempt) {
+	return Attack{Name: name, Family: Forge, Does: does, Holds: "no more cases pass than by luck, and each says on whose word", Run: func(a *Attempt) {
 		s := Submission{Code: consensus + code, Entry: "solve", Limits: map[string]any{"wall_s": 10}}
 		for range 6 {
 			s.Cases = append(s.Cases, Case{"n=3", secretList()})
 		}
-		a.cheat(s, ends...)
+		a.guess(s, ends...)
 	}}
+}
+
+// guess is cheat for submissions that can be right by chance, one time in
+// sixteen: too many right ones are no chance, and each must say on whose word
+// it rests.
+func (a *Attempt) guess(s Submission, ends ...protocol.CaseStatus) {
+	e := a.Evaluate(s)
+	passed := 0
+	for i, c := range e.Cases {
+		switch {
+		case c.Passed && c.Trust != "submission":
+			a.Through("case %d passed without saying that it rests on the submission's word: %s", i, c)
+		case c.Passed:
+			passed++
+		case len(ends) > 0 && !slices.Contains(ends, c.Status):
+			a.Broken("case %d ended as %s", i, c)
+		}
+	}
+	if 2*passed > len(e.Cases) {
+		a.Through("%d of %d cases passed, which is no luck", passed, len(e.Cases))
+	}
 }
 
 var lineUps = []Attack{
