@@ -77,6 +77,7 @@ func (h *Host) fill() error {
 		}
 		os.Chmod(d.path, 0o700)
 		secret := filepath.Join(d.path, "canary")
+		os.RemoveAll(secret) // whatever an attack put there; a link of its making must not be followed
 		if err := os.WriteFile(secret, []byte(h.secrets[d.what]), 0o600); err != nil {
 			return fmt.Errorf("make canaries: %w", err)
 		}
