@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -247,14 +246,4 @@ func firstDifference(a, b string) string {
 		return strconv.Quote(s[from:min(len(s), i+120)])
 	}
 	return fmt.Sprintf("was %s, is %s", cut(a), cut(b))
-}
-
-// sortedKeys returns the keys of a map in order.
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
