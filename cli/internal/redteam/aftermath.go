@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -186,19 +185,33 @@ func (a *Attempt) aftermath() time.Duration {
 		a.Through("the fleet's process has %d descendants, at rest it had %d: %v", n, f.baseline.tree, f.tree())
 		f.baseline.tree = n // so that it is not held against the next attack too
 	}
-	after := f.fingerprint()
-	for _, d := range differences(f.baseline.host, after) {
+	for _, d := range differences(f.baseline.host, f.fingerprint()) {
 		a.Through("outside its session: %s", d)
 	}
-	f.tidy()
-	f.baseline.host = f.fingerprint()
 	for _, c := range f.host.contacted() {
 		a.Through("a socket of the host got %s", c)
 	}
 	if status, body, err := f.readFile(a.ctx, f.victim, "notes/secret.txt"); status != 200 || !strings.Contains(string(body), f.secrets["a secret of another session"]) {
 		a.Through("another session's file reads as %d %.200s %v", status, body, err)
 	}
+	f.restore(a)
 	return took
+}
+
+// restore makes good what an attack spoilt outside its session, so that it is
+// not held against the next one too.
+func (f *Fleet) restore(a *Attempt) {
+	if len(a.through) == 0 {
+		return
+	}
+	f.tidy()
+	if err := f.host.fill(); err != nil {
+		a.Through("afterwards: %v", err)
+	}
+	if err := f.makeVictim(a.ctx); err != nil {
+		a.Through("afterwards: %v", err)
+	}
+	f.baseline.host = f.fingerprint()
 }
 
 // workerLives checks that the worker is the one that was there at first.
@@ -233,14 +246,4 @@ func firstDifference(a, b string) string {
 		return strconv.Quote(s[from:min(len(s), i+120)])
 	}
 	return fmt.Sprintf("was %s, is %s", cut(a), cut(b))
-}
-
-// sortedKeys returns the keys of a map in order.
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

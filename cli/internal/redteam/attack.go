@@ -73,10 +73,9 @@ func Attacks() []Attack {
 	return all
 }
 
-// marked, alone and stoppedBy return the attack with a field set: they keep a
+// marked, tame and stoppedBy return the attack with a field set: they keep a
 // row of the table on few lines.
 func (a Attack) marked(marks ...string) Attack    { a.Marks = marks; return a }
-func (a Attack) alone() Attack                    { a.Alone = true; return a }
 func (a Attack) tame() Attack                     { a.Tame = true; return a }
 func (a Attack) stoppedBy(layers ...Layer) Attack { a.Stopped = layers; return a }
 

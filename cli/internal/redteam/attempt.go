@@ -280,11 +280,7 @@ func deref(n *int) any {
 	return *n
 }
 
-// probe and script make attacks of programs that try what must not work.
-func probe(name, does, holds, source string) Attack {
-	return Attack{Name: name, Family: Escape, Does: does, Holds: holds, Run: func(a *Attempt) { a.Probe(source) }}
-}
-
+// script makes an attack of a program that tries what must not work.
 func script(name, does, holds, source string) Attack {
 	return Attack{Name: name, Family: Escape, Does: does, Holds: holds, Run: func(a *Attempt) { a.Script(source) }}
 }

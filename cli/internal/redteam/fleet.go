@@ -88,7 +88,6 @@ func Start(ctx context.Context, cfg Config) (*Fleet, error) {
 	f := &Fleet{
 		dir: dir, Data: filepath.Join(dir, "state"), exited: make(chan struct{}),
 		client: &http.Client{Timeout: 60 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 16}},
-		victim: "victim-" + random(4),
 	}
 	if err := f.start(ctx, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("start fleet %d: %w\n%s", cfg.Number, err, f.Log()), f.Stop())
@@ -160,10 +159,20 @@ func (f *Fleet) start(ctx context.Context, cfg Config) error {
 	for what, s := range f.host.secrets {
 		f.secrets[what] = s
 	}
-	if status, body, err := f.do(ctx, "POST", "/write_file", map[string]string{"id": f.victim, "rel_path": "notes/secret.txt", "content": f.secrets["a secret of another session"]}); status != 200 {
-		return fmt.Errorf("write the victim's file: %d %s: %w", status, body, err)
+	if err := f.makeVictim(ctx); err != nil {
+		return err
 	}
 	return f.learn(ctx)
+}
+
+// makeVictim makes the session of somebody else, anew if an attack spoilt it.
+func (f *Fleet) makeVictim(ctx context.Context) error {
+	f.victim = "victim-" + random(4)
+	status, body, err := f.do(ctx, "POST", "/write_file", map[string]string{"id": f.victim, "rel_path": "notes/secret.txt", "content": f.secrets["a secret of another session"]})
+	if err != nil || status != 200 {
+		return fmt.Errorf("write the victim's file: %d %s: %w", status, body, err)
+	}
+	return nil
 }
 
 // readAddresses reads what the fleet prints at its start, up to its end.

@@ -54,9 +54,6 @@ func secretList() string {
 // its form. Nothing that a submission is sent holds such a word as a whole.
 func secretWord() string { return "GF-" + "EXPECTED-" + random(12) }
 
-// wordPattern finds secret words without being one.
-const wordPattern = "GF-EXPEC[T]ED-[0-9a-f]{24}"
-
 // controlWord has the same form but for its name and is sent as an argument: a
 // search that doesn't find it searched nothing.
 func controlWord() string { return "GF-" + "CONTROL-" + random(12) }

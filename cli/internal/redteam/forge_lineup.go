@@ -1,6 +1,7 @@
 package redteam
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -28,8 +29,8 @@ def odd_one_in(candidates):
 func lineUp(name, does, code string, ends ...protocol.CaseStatus) Attack {
 	return Attack{Name: name, Family: Forge, Does: does, Holds: "no more cases pass than by luck, and each says on whose word", Run: func(a *Attempt) {
 		s := Submission{Code: consensus + code, Entry: "solve", Limits: map[string]any{"wall_s": 10}}
-		for range 6 {
-			s.Cases = append(s.Cases, Case{"n=3", secretList()})
+		for n := range 6 {
+			s.Cases = append(s.Cases, Case{fmt.Sprint("n=", n), secretList()})
 		}
 		a.guess(s, ends...)
 	}}
@@ -96,16 +97,16 @@ def solve(n): return Guess()
 
 	lineUp("line-up remembered on disk", "remembers the candidates in a file, in case each is shown to another process", `
 import json, os
-NOTE = os.path.join(os.environ["TMPDIR"], "seen")
 class Guess:
+    def __init__(self, n): self.note = os.path.join(os.environ["TMPDIR"], "seen%d" % n)
     def __eq__(self, other):
-        with open(NOTE, "a+") as f:
+        with open(self.note, "a+") as f:
             f.seek(0)
             seen = [json.loads(line) for line in f]
             f.write(json.dumps(other) + "\n")
         seen.append(other)
         return len(seen) > 3 and odd_one_in(seen) == len(seen) - 1
-def solve(n): return Guess()
+def solve(n): return Guess(n)
 `, protocol.Failed, protocol.Errored),
 
 	lineUp("line-up that raises", "raises for every candidate but the one it guesses, and raises after it", `

@@ -56,6 +56,14 @@ func newHost(dir string) (*Host, error) {
 	}
 	h.private = private
 	h.made = append(h.made, private)
+	if err := h.fill(); err != nil {
+		return nil, err
+	}
+	return h, h.listen()
+}
+
+// fill makes the canaries, or makes them again as they were.
+func (h *Host) fill() error {
 	for _, d := range []struct {
 		path, what string
 		mode, file os.FileMode
@@ -65,20 +73,22 @@ func newHost(dir string) (*Host, error) {
 		{h.home, "a file of the worker's user", 0o700, 0o600},
 	} {
 		if err := os.MkdirAll(d.path, 0o700); err != nil {
-			return nil, fmt.Errorf("make canaries: %w", err)
+			return fmt.Errorf("make canaries: %w", err)
 		}
+		os.Chmod(d.path, 0o700)
 		secret := filepath.Join(d.path, "canary")
+		os.RemoveAll(secret) // whatever an attack put there; a link of its making must not be followed
 		if err := os.WriteFile(secret, []byte(h.secrets[d.what]), 0o600); err != nil {
-			return nil, fmt.Errorf("make canaries: %w", err)
+			return fmt.Errorf("make canaries: %w", err)
 		}
 		if err := os.Chmod(secret, d.file); err != nil {
-			return nil, err
+			return err
 		}
 		if err := os.Chmod(d.path, d.mode); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return h, h.listen()
+	return nil
 }
 
 // listen opens sockets of the kinds that a submission might find a way to.
