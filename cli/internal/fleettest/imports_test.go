@@ -30,6 +30,7 @@ var rules = []struct {
 	{"worker/internal/pyvalue", []string{module, "github.com/"}, "values stand on the standard library"},
 	{"worker/internal/pyrunner", []string{module + "worker/internal/sandbox", module + "worker/internal/session", module + "worker/internal/verdict", module + "worker/internal/pyvalue", "github.com/nats-io"}, "leaves don't import each other"},
 	{"worker/internal/sandbox/landlock", []string{module, "github.com/"}, "a layer of the sandbox stands on the kernel's interface"},
+	{"worker/internal/sandbox/proctree", []string{module, "github.com/"}, "it looks at processes and knows nothing of whose they are"},
 	{"worker/internal/sandbox/seccomp", []string{module, "github.com/"}, "a layer of the sandbox stands on the kernel's interface"},
 	{"worker/internal/sandbox", []string{module + "worker/internal/session", module + "worker/internal/pyrunner", module + "worker/internal/verdict", module + "worker/internal/pyvalue", "github.com/nats-io"}, "the sandbox takes a directory, not a session"},
 	{"worker/internal/session", []string{module + "worker/internal/sandbox", module + "worker/internal/pyrunner", module + "worker/internal/verdict", "github.com/nats-io"}, "sessions are directories and know nothing of jobs"},
