@@ -29,6 +29,7 @@ var rules = []struct {
 	{"gateway/internal/dispatch", []string{"github.com/gin-gonic"}, "gin is the api's"},
 	{"worker/internal/pyvalue", []string{module, "github.com/"}, "values stand on the standard library"},
 	{"worker/internal/pyrunner", []string{module + "worker/internal/sandbox", module + "worker/internal/session", module + "worker/internal/verdict", module + "worker/internal/pyvalue", "github.com/nats-io"}, "leaves don't import each other"},
+	{"worker/internal/sandbox/cgroup", []string{module, "github.com/"}, "a layer of the sandbox stands on the kernel's interface"},
 	{"worker/internal/sandbox/landlock", []string{module, "github.com/"}, "a layer of the sandbox stands on the kernel's interface"},
 	{"worker/internal/sandbox/proctree", []string{module, "github.com/"}, "it looks at processes and knows nothing of whose they are"},
 	{"worker/internal/sandbox/seccomp", []string{module, "github.com/"}, "a layer of the sandbox stands on the kernel's interface"},
