@@ -42,6 +42,7 @@ var tries = []struct {
 	{"rights", Container},
 	{"files of the worker", Container},
 	{"files of another session", Container},
+	{"modes of another session", Container},
 	{"files of the host", Container},
 	{"other users", Container},
 	{"signals", Container},
@@ -80,7 +81,7 @@ func (p *Policy) Arguments(t *SelfTest) []byte {
 	both := func(paths []string) []string {
 		all := slices.Clone(paths)
 		for _, path := range paths {
-			if in := p.Inside(path); in != path {
+			if in := p.bound(path); in != path {
 				all = append(all, in)
 			}
 		}

@@ -204,4 +204,4 @@ var allowedClasses = []class{
 
 // often are the calls that programs make most: they are decided first.
 const often = "read write close openat fstat newfstatat lseek pread64 pwrite64 ioctl poll ppoll epoll_wait epoll_pwait " +
-	"mmap munmap mprotect brk madvise futex sched_yield getpid gettid rt_sigaction rt_sigprocmask clock_nanosleep getrandom"
+	"mmap munmap mprotect brk madvise futex sched_yield getpid gettid rt_sigaction rt_sigprocmask clock_nanosleep getrandom clone"
