@@ -80,7 +80,7 @@ func (s *Slot) Evaluate(ctx context.Context, body []byte, at Place) (Answer, err
 	if e.memory, err = within(req.limits.memory, lim.CaseMemory, lim.MaxMemory, "memory_mb", megabytes); err != nil {
 		return refuse(422, "%v", err), nil
 	}
-	if e.room, err = s.cell.Open(at.Place); err != nil {
+	if e.room, err = s.open(at); err != nil {
 		return Answer{}, err
 	}
 	defer e.room.Close()

@@ -188,19 +188,30 @@ func (c *Cell) Open(at Place) (*Room, error) {
 	if c.p.shm != nil {
 		c.p.shm.enter(at.UID)
 	}
-	if err := c.visit(at); err != nil {
+	if err := r.Renew(); err != nil {
 		r.Close()
 		return nil, err
 	}
-	if c.held != nil {
-		fd, err := c.held.Ruleset(at.Work, at.Tmp, at.Home)
-		if err != nil {
-			r.Close()
-			return nil, fmt.Errorf("confine to a session: %w", err)
-		}
-		r.Ruleset = fd
-	}
 	return r, nil
+}
+
+// Renew prepares the place anew, after the cell got another fork server.
+func (r *Room) Renew() error {
+	if err := r.c.visit(r.at); err != nil {
+		return err
+	}
+	if r.c.held == nil {
+		return nil
+	}
+	fd, err := r.c.held.Ruleset(r.at.Work, r.at.Tmp, r.at.Home)
+	if err != nil {
+		return fmt.Errorf("confine to a session: %w", err)
+	}
+	if r.Ruleset >= 0 {
+		unix.Close(r.Ruleset)
+	}
+	r.Ruleset = fd
+	return nil
 }
 
 // Work is the working directory as the job sees it.

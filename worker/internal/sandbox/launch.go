@@ -119,7 +119,11 @@ func keep(layers shared, argv []string) error {
 	}
 	unix.CloseOnExec(requests)
 	control := []*os.File{os.NewFile(Control, "control")}
-	if err := root.Keep(os.NewFile(requests, "requests"), control, launchName, append([]string{string(policy)}, argv...)...); err != nil {
+	err = root.Keep(os.NewFile(requests, "requests"), control, launchName, append([]string{string(policy)}, argv...)...)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
+		os.Exit(exit.ExitCode()) // it said itself what was wrong
+	}
+	if err != nil {
 		return fmt.Errorf("fork server: %w", err)
 	}
 	os.Exit(0)

@@ -51,7 +51,7 @@ func (p Policy) Leave() error {
 // the descriptors files; it is started with argv[0] name, in a mount namespace
 // of its own, and calls [Policy.Leave].
 func (p Policy) Keep(requests *os.File, files []*os.File, name string, args ...string) error {
-	signal.Ignore() // all that can be: its own jobs are not to end it
+	signal.Ignore(ending...) // its own jobs are not to end it
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = append([]string{name}, args...)
 	cmd.Env, cmd.Dir = os.Environ(), "/"
@@ -68,6 +68,10 @@ func (p Policy) Keep(requests *os.File, files []*os.File, name string, args ...s
 	go p.serve(requests)
 	return cmd.Wait() // and orphans die with this, the namespace's first process
 }
+
+// ending are the signals that would end a Go program. SIGCHLD is not to be
+// ignored: nobody could wait for the program then.
+var ending = []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGALRM, unix.SIGABRT}
 
 // serve mounts what it is asked for: a line with a path below one of Binds, as
 // it is in the keeper's mounts. The answer is "ok" or an error, and a newline.
