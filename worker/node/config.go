@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
 	"github.com/gradefleet/gradefleet/worker/internal/execute"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
 )
 
 // Config of a worker. The tags are the one definition of flags, environment
@@ -22,6 +24,9 @@ type Config struct {
 	Data   string `name:"data" env:"DATA" type:"path" help:"Directory of sessions and, if NATS is embedded, of the queue. Empty: /var/lib/gradefleet for root, else $$XDG_STATE_HOME/gradefleet or ~/.local/state/gradefleet."`
 	Slots  int    `name:"slots" env:"GRADEFLEET_SLOTS" default:"0" help:"Jobs run at once. 0: one a core."`
 	Python string `name:"python" env:"GRADEFLEET_PYTHON" help:"Interpreter of submissions, 3.11 or newer. Empty: the one found that has most of the usual packages."`
+
+	Isolation string   `name:"isolation" env:"GRADEFLEET_ISOLATION" default:"container" enum:"strict,container,basic" help:"Least isolation that will do: strict, container or basic. The worker tries at start what a hostile submission would, and refuses to start below this."`
+	Without   []string `name:"without" env:"GRADEFLEET_WITHOUT" help:"Layers of the sandbox not to put in force, to find out what one costs or stops: rlimits, users, seccomp, landlock, session-landlock, namespaces, memory. The level in force falls with them."`
 
 	UIDBase  int `name:"uid-base" env:"GRADEFLEET_UID_BASE" default:"210000" help:"First of the user and group ids given to sessions when the worker runs as root."`
 	UIDCount int `name:"uid-count" env:"GRADEFLEET_UID_COUNT" default:"50000" help:"How many such ids there are: the most sessions at once. 0: run everything as root (never do that with submissions you don't trust)."`
@@ -90,6 +95,14 @@ func (c Config) Validate() error {
 	if c.Slots < 1 || c.Slots > maxSlots {
 		errs = append(errs, fmt.Errorf("slots is %d, want 1 to %d (0 means one a core)", c.Slots, maxSlots))
 	}
+	if _, err := sandbox.ParseLevel(c.level()); err != nil {
+		errs = append(errs, err)
+	}
+	for _, l := range c.without() {
+		if !slices.Contains(sandbox.Layers(), l) {
+			errs = append(errs, fmt.Errorf("without names the layer %q, there are %v", l, sandbox.Layers()))
+		}
+	}
 	if c.UIDCount < 0 || c.UIDCount > 0 && c.UIDBase < 1000 {
 		errs = append(errs, fmt.Errorf("uid-base is %d with uid-count %d: the ids of sessions must not be those of system users, want 1000 or more", c.UIDBase, c.UIDCount))
 	}
@@ -101,6 +114,22 @@ func (c Config) Validate() error {
 }
 
 const maxSlots = 1024
+
+// level is the isolation asked for.
+func (c Config) level() string {
+	if c.Isolation == "" {
+		return string(sandbox.Container)
+	}
+	return c.Isolation
+}
+
+func (c Config) without() []sandbox.Layer {
+	layers := make([]sandbox.Layer, len(c.Without))
+	for i, name := range c.Without {
+		layers[i] = sandbox.Layer(name)
+	}
+	return layers
+}
 
 // limits are the engine's.
 func (c Config) limits() execute.Limits {

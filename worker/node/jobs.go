@@ -26,11 +26,11 @@ func (n *Node) handle(ctx context.Context, number int, job protocol.Job) (protoc
 			return refuse(400, "Session does not exist"), nil
 		}
 		defer release()
-		place = execute.Place{Place: placeOf(owner), Importable: true}
+		place = execute.Place{Place: n.placeOf(owner), Importable: true}
 	} else if job.Kind == protocol.Run {
 		return refuse(400, "Session does not exist"), nil
 	} else {
-		place = execute.Place{Place: placeOf(s.scratch)}
+		place = execute.Place{Place: n.placeOf(s.scratch)}
 	}
 	a, err := execute.Answer{}, error(nil)
 	if job.Kind == protocol.Run {
@@ -92,10 +92,31 @@ type owned interface {
 	WorkDir() string
 	TmpDir() string
 	HomeDir() string
+	Usage() session.Usage
+	Refresh() (session.Usage, error)
 }
 
-func placeOf(o owned) sandbox.Place {
-	return sandbox.Place{UID: o.UID(), GID: o.GID(), Work: o.WorkDir(), Tmp: o.TmpDir(), Home: o.HomeDir()}
+// placeOf is where a job runs. A session that is over its quota already may
+// run commands, to delete files, but take up no more.
+func (n *Node) placeOf(o owned) sandbox.Place {
+	now := o.Usage()
+	p := sandbox.Place{UID: o.UID(), GID: o.GID(), Work: o.WorkDir(), Tmp: o.TmpDir(), Home: o.HomeDir()}
+	if n.cfg.SessionBytes > 0 {
+		p.DiskBytes = max(n.cfg.SessionBytes, now.Bytes)
+	}
+	if n.cfg.SessionFiles > 0 {
+		p.DiskFiles = max(n.cfg.SessionFiles, now.Files)
+	}
+	if p.DiskBytes > 0 || p.DiskFiles > 0 {
+		p.Usage = func() (bytes, files int64, err error) {
+			u, err := o.Refresh()
+			if err == nil && u.Partial && !now.Partial {
+				u.Files = max(u.Files, p.DiskFiles+1) // there is more than was counted
+			}
+			return u.Bytes, u.Files, err
+		}
+	}
+	return p
 }
 
 func refuse(status int, format string, args ...any) protocol.Result {

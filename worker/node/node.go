@@ -101,8 +101,8 @@ func New(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 	if err := n.linkPython(); err != nil {
 		return nil, err
 	}
-	if n.policy, err = sandbox.NewPolicy(sandbox.Policy{
-		Users: users, Bin: n.binDir(),
+	if n.policy, err = sandbox.NewPolicy(sandbox.Config{
+		Users: users, Bin: n.binDir(), Without: cfg.without(), Log: n.log,
 		Runtime: slices.Concat(n.python.Prefixes, n.python.SysPath), Writable: n.store.JobDirs(),
 		Processes: cfg.Processes, OpenFiles: cfg.OpenFiles, FileBytes: cfg.FileBytes,
 	}); err != nil {
@@ -110,6 +110,9 @@ func New(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 	}
 	n.metrics = newMetrics(deps.Registerer, n)
 	if err := n.warmSlots(); err != nil {
+		return nil, err
+	}
+	if err := n.selfTest(ctx); err != nil {
 		return nil, err
 	}
 	n.intake, err = intake.New(ctx, deps.Bus, intake.Config{
@@ -222,7 +225,7 @@ func (n *Node) warmSlots() error {
 			if s.scratch, errs[i] = n.store.NewScratch(fmt.Sprintf("slot-%d", i)); errs[i] != nil {
 				return
 			}
-			s.Slot, errs[i] = execute.NewSlot(cfg)
+			s.Slot, errs[i] = execute.NewSlot(cfg, fmt.Sprintf("slot-%d", i))
 		})
 	}
 	wg.Wait()

@@ -104,13 +104,6 @@ type Place struct {
 	Importable bool
 }
 
-func (p Place) importFrom() string {
-	if p.Importable {
-		return p.Work
-	}
-	return ""
-}
-
 // Answer is what goes back to the caller.
 type Answer struct {
 	// Status is the HTTP status.

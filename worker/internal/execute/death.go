@@ -2,11 +2,13 @@ package execute
 
 import (
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
 	"github.com/gradefleet/gradefleet/worker/internal/pyrunner"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
 	"github.com/gradefleet/gradefleet/worker/internal/verdict"
 )
 
@@ -26,6 +28,9 @@ func (e *evaluation) death(exit pyrunner.Exit, lost bool) verdict.Result {
 		return r(protocol.Crashed, "Crashed: the submission ended its own runner")
 	case exit.Ending == pyrunner.EndedWall:
 		return r(protocol.TimedOut, "Timeout: no answer within %s", seconds(e.wall))
+	case exit.Ending == pyrunner.EndedGuard:
+		status, text := breachText(exit.Breach)
+		return r(status, "%s", text)
 	case exit.Ending == pyrunner.EndedOutput:
 		return r(protocol.OutputLimit, "Output limit: printed more than %d bytes", e.slot.cfg.Limits.OutputStop)
 	case exit.Ending == pyrunner.EndedProtocol:
@@ -46,6 +51,28 @@ func (e *evaluation) death(exit pyrunner.Exit, lost bool) verdict.Result {
 	v := r(protocol.Crashed, "Crashed: the process exited with status %d before it answered", exit.Status.ExitStatus())
 	v.Integrity = []string{"early_exit"}
 	return v
+}
+
+// breachText says what a job was ended for that its processes together used too much of.
+func breachText(reason any) (protocol.CaseStatus, string) {
+	b, _ := reason.(sandbox.Breach)
+	switch b.Kind {
+	case sandbox.BreachMemory:
+		return protocol.OutOfMemory, fmt.Sprintf("MemoryError: all its processes together used %s of memory, the limit is %s", megabytes(b.Value), megabytes(b.Limit))
+	case sandbox.BreachCPU:
+		return protocol.TimedOut, fmt.Sprintf("Timeout: all its processes together used %s of CPU time, the limit is %s", seconds(time.Duration(b.Value).Round(time.Millisecond)), seconds(time.Duration(b.Limit)))
+	case sandbox.BreachDiskBytes:
+		return protocol.OutputLimit, fmt.Sprintf("Disk limit: its files take up %d bytes, the limit is %d", b.Value, b.Limit)
+	case sandbox.BreachDiskFiles:
+		return protocol.OutputLimit, fmt.Sprintf("Disk limit: it has %d files and directories, the limit is %d; directories too deep or unreadable count as too many", b.Value, b.Limit)
+	}
+	return protocol.Crashed, fmt.Sprintf("Crashed: ended by its guard: %v", reason)
+}
+
+// isBreach says whether a job was ended for a breach of that kind.
+func isBreach(exit pyrunner.Exit, kind sandbox.BreachKind) bool {
+	b, ok := exit.Breach.(sandbox.Breach)
+	return ok && b.Kind == kind
 }
 
 // errFault is an error for a child whose own, trusted part failed.

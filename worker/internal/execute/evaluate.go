@@ -26,6 +26,7 @@ type evaluation struct {
 	ctx   context.Context
 	req   evaluateRequest
 	at    Place
+	room  *sandbox.Room
 	start time.Time
 
 	wall, cpu time.Duration
@@ -73,6 +74,10 @@ func (s *Slot) Evaluate(ctx context.Context, body []byte, at Place) (Answer, err
 	if e.memory, err = within(req.limits.memory, lim.CaseMemory, lim.MaxMemory, "memory_mb", megabytes); err != nil {
 		return refuse(422, "%v", err), nil
 	}
+	if e.room, err = s.cell.Open(at.Place); err != nil {
+		return Answer{}, err
+	}
+	defer e.room.Close()
 	e.prepare()
 	err = e.runAll()
 	if err == nil {
@@ -138,10 +143,18 @@ func (c *caseState) finish(r verdict.Result) {
 // spent reports whether the request has used up its time.
 func (e *evaluation) spent() bool { return time.Since(e.start) >= e.slot.cfg.Limits.Budget }
 
-// confinement prepares the sandbox of a process that runs n cases.
-func (e *evaluation) confinement(n int) pyrunner.Confinement {
+// limits are those of a process that runs n cases.
+func (e *evaluation) limits(n int) sandbox.Limits {
 	cpu := wholeSeconds(e.cpu)
-	return e.slot.cfg.Policy.Confine(e.at.Place, sandbox.Limits{CPUSeconds: cpu, CPUTotal: n * cpu, MemoryBytes: e.memory})
+	return sandbox.Limits{CPUSeconds: cpu, CPUTotal: n * cpu, MemoryBytes: e.memory}
+}
+
+// importFrom is the directory that the code may import modules from, if any.
+func (e *evaluation) importFrom() string {
+	if e.at.Importable {
+		return e.room.Work()
+	}
+	return ""
 }
 
 // runAll runs every case once, in as few processes as it takes.
@@ -286,9 +299,11 @@ func (e *evaluation) process(list []int, captured bool) (handled int, exit pyrun
 	for k, i := range list {
 		spec.Cases[k] = e.cases[i].call
 	}
+	limits := e.limits(len(list))
 	var fault string
-	exit, lost, err = e.slot.run(e.ctx, pyrunner.Job{
-		Message:  pyrunner.Evaluate(spec, e.confinement(len(list)), e.at.importFrom()),
+	exit, lost, err = e.slot.run(e.ctx, e.room, pyrunner.Job{
+		Message:  pyrunner.Evaluate(spec, e.room.Confine(limits), e.importFrom()),
+		Guard:    e.room.Guard(limits),
 		Wall:     e.wall,
 		Keep:     lim.CaseOutput,
 		Stop:     lim.OutputStop,

@@ -36,7 +36,7 @@ func newSlot(t testing.TB, change ...func(*Limits)) (*Slot, Place) {
 		t.Skip(err)
 	}
 	root := os.Getuid() == 0
-	policy, err := sandbox.NewPolicy(sandbox.Policy{Users: root, Runtime: slices.Concat(python.Prefixes, python.SysPath), Processes: 64, OpenFiles: 256, FileBytes: 64 << 20})
+	policy, err := sandbox.NewPolicy(sandbox.Config{Users: root, Writable: []string{jobs()}, Runtime: slices.Concat(python.Prefixes, python.SysPath), Processes: 64, OpenFiles: 256, FileBytes: 64 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func newSlot(t testing.TB, change ...func(*Limits)) (*Slot, Place) {
 	for _, f := range change {
 		f(&limits)
 	}
-	s, err := NewSlot(Config{Python: python, Policy: policy, Limits: limits, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	s, err := NewSlot(Config{Python: python, Policy: policy, Limits: limits, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,9 +52,27 @@ func newSlot(t testing.TB, change ...func(*Limits)) (*Slot, Place) {
 	return s, newPlace(t)
 }
 
+// jobs is the directory below which the tests' jobs write.
+var jobs = sync.OnceValue(func() string {
+	dir, err := os.MkdirTemp("", "gradefleet-execute-")
+	if err == nil {
+		err = os.Chmod(dir, 0o711)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return dir
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	os.RemoveAll(jobs())
+	os.Exit(code)
+}
+
 func newPlace(t testing.TB) Place {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "gradefleet-execute-")
+	dir, err := os.MkdirTemp(jobs(), "place-")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,10 +35,16 @@ func (s *Slot) Run(ctx context.Context, body []byte, at Place) (Answer, error) {
 		return refuse(422, "body.cmd: a command can't contain a NUL character (at byte %d)", i), nil
 	}
 	cpuSeconds := wholeSeconds(cpu)
-	confine := s.cfg.Policy.Confine(at.Place, sandbox.Limits{CPUSeconds: cpuSeconds, CPUTotal: cpuSeconds, MemoryBytes: memory})
+	room, err := s.cell.Open(at.Place)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer room.Close()
+	limits := sandbox.Limits{CPUSeconds: cpuSeconds, CPUTotal: cpuSeconds, MemoryBytes: memory}
 	var fault string
-	exit, lost, err := s.run(ctx, pyrunner.Job{
-		Message: pyrunner.Run(req.command, confine),
+	exit, lost, err := s.run(ctx, room, pyrunner.Job{
+		Message: pyrunner.Run(req.command, room.Confine(limits)),
+		Guard:   room.Guard(limits),
 		Wall:    wall, Keep: lim.Output, Stop: lim.OutputStop, MaxFrame: 64 << 10,
 		OnFrame: func(f pyrunner.Frame) (pyrunner.Message, pyrunner.Verdict) {
 			fault = string(f.Body)
@@ -59,6 +65,10 @@ func (s *Slot) Run(ctx context.Context, body []byte, at Place) (Answer, error) {
 	case exit.Ending == pyrunner.EndedWall:
 		a.Outcome = "timeout"
 		stderr += endLine(stderr) + fmt.Sprintf("Timeout: the command was ended after %s", seconds(wall))
+	case exit.Ending == pyrunner.EndedGuard:
+		status, text := breachText(exit.Breach)
+		a.Outcome = string(status)
+		stderr += endLine(stderr) + text
 	case exit.Ending == pyrunner.EndedOutput:
 		a.Outcome = "output_limit"
 		stderr += endLine(stderr) + fmt.Sprintf("Output limit: the command was ended after it wrote more than %d bytes", lim.OutputStop)
@@ -101,7 +111,7 @@ func encodeRun(session string, exit pyrunner.Exit, stderr string, lost bool) []b
 	default:
 		b = strconv.AppendInt(b, int64(exit.Status.ExitStatus()), 10)
 	}
-	b = strconv.AppendBool(append(b, `,"timed_out":`...), exit.Ending == pyrunner.EndedWall)
+	b = strconv.AppendBool(append(b, `,"timed_out":`...), exit.Ending == pyrunner.EndedWall || isBreach(exit, sandbox.BreachCPU))
 	b = strconv.AppendBool(append(b, `,"truncated":`...), exit.StdoutTruncated || exit.StderrTruncated)
 	b = verdict.AppendMillis(append(b, `,"cpu_ms":`...), exit.CPU)
 	b = verdict.AppendMillis(append(b, `,"wall_ms":`...), exit.Wall)

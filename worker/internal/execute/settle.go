@@ -61,9 +61,11 @@ func (e *evaluation) evaluateExpected(list []int, withNames bool) (unnamed []int
 		for k, i := range list {
 			texts[k] = e.cases[i].expected.Text
 		}
+		limits := e.limits(len(list))
 		handled, fault := 0, ""
-		exit, lost, err := e.slot.run(e.ctx, pyrunner.Job{
-			Message:  pyrunner.Expr(source, texts, wholeSeconds(e.cpu), lim.reported(), e.confinement(len(list)), e.at.importFrom()),
+		exit, lost, err := e.slot.run(e.ctx, e.room, pyrunner.Job{
+			Message:  pyrunner.Expr(source, texts, wholeSeconds(e.cpu), lim.reported(), e.room.Confine(limits), e.importFrom()),
+			Guard:    e.room.Guard(limits),
 			Wall:     e.wall,
 			Keep:     lim.CaseOutput,
 			Stop:     lim.OutputStop,
@@ -173,9 +175,11 @@ func (e *evaluation) compare(c *caseState) error {
 	var truths []byte
 	var shown string
 	var ended *pyrunner.Frame
+	limits := e.limits(1)
 	fault := ""
-	exit, lost, err := e.slot.run(e.ctx, pyrunner.Job{
-		Message:  pyrunner.Compare(e.req.code, e.req.entryPoint, c.call, wholeSeconds(e.cpu), lim.reported(), e.confinement(1), e.at.importFrom()),
+	exit, lost, err := e.slot.run(e.ctx, e.room, pyrunner.Job{
+		Message:  pyrunner.Compare(e.req.code, e.req.entryPoint, c.call, wholeSeconds(e.cpu), lim.reported(), e.room.Confine(limits), e.importFrom()),
+		Guard:    e.room.Guard(limits),
 		Wall:     e.wall,
 		Keep:     lim.CaseOutput,
 		Stop:     lim.OutputStop,

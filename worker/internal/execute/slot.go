@@ -13,14 +13,21 @@ import (
 // server when it is first needed and again when it was lost.
 type Slot struct {
 	cfg      Config
+	cell     *sandbox.Cell
 	server   *pyrunner.Server
 	restarts int
 }
 
-// NewSlot returns a slot whose fork server is warm.
-func NewSlot(cfg Config) (*Slot, error) {
-	s := &Slot{cfg: cfg}
+// NewSlot returns a slot whose fork server is warm. The name is unique in the
+// worker.
+func NewSlot(cfg Config, name string) (*Slot, error) {
+	cell, err := cfg.Policy.NewCell(name)
+	if err != nil {
+		return nil, err
+	}
+	s := &Slot{cfg: cfg, cell: cell}
 	if err := s.start(); err != nil {
+		s.Close()
 		return nil, err
 	}
 	return s, nil
@@ -29,8 +36,10 @@ func NewSlot(cfg Config) (*Slot, error) {
 func (s *Slot) start() error {
 	server, err := pyrunner.StartServer(pyrunner.Config{
 		Command: func(args ...string) *exec.Cmd {
-			return s.cfg.Policy.Command(s.cfg.Python.Path, args...)
+			return s.cell.Command(s.cfg.Python.Path, args...)
 		},
+		Confined:      s.cell.Confined(),
+		End:           s.cell.End,
 		Path:          s.cfg.Python.SysPath,
 		Preload:       pyrunner.Preload,
 		SandboxSource: sandbox.EnterSource,
@@ -40,6 +49,9 @@ func (s *Slot) start() error {
 		return err
 	}
 	s.server = server
+	if err := s.cell.Started(server.Pid()); err != nil {
+		return err
+	}
 	s.Ready()
 	return nil
 }
@@ -56,17 +68,29 @@ func (s *Slot) Restarts() int { return s.restarts }
 
 // Close ends the fork server and everything it forked.
 func (s *Slot) Close() {
-	if s.server != nil {
-		s.server.Close()
-		s.server = nil
+	s.stop()
+	if err := s.cell.Close(); err != nil {
+		s.cfg.Log.Warn("close slot", "error", err)
 	}
+}
+
+// stop ends the fork server; the next job starts another.
+func (s *Slot) stop() {
+	if s.server == nil {
+		return
+	}
+	if err := s.server.Close(); err != nil {
+		s.cfg.Log.Warn("end fork server", "error", err)
+	}
+	s.server = nil
 }
 
 // run has one process do a job. If the fork server is lost on the way, lost is
 // true, and the slot gets a new one with its next job: the caller decides
 // whether the submission is to blame. An error means that the platform can't
 // run jobs, or that ctx is done.
-func (s *Slot) run(ctx context.Context, job pyrunner.Job) (exit pyrunner.Exit, lost bool, err error) {
+func (s *Slot) run(ctx context.Context, room *sandbox.Room, job pyrunner.Job) (exit pyrunner.Exit, lost bool, err error) {
+	job.Ruleset = room.Ruleset
 	if s.server == nil {
 		s.restarts++
 		if err := s.start(); err != nil {
@@ -74,9 +98,12 @@ func (s *Slot) run(ctx context.Context, job pyrunner.Job) (exit pyrunner.Exit, l
 		}
 	}
 	exit, err = s.server.Run(ctx, job)
+	if gone := s.server.Lost(); gone != nil {
+		s.cfg.Log.Warn("fork server lost", "error", gone)
+		s.stop()
+		room.EndUser()
+	}
 	if err != nil {
-		s.cfg.Log.Warn("fork server lost", "error", err)
-		s.Close()
 		if ctx.Err() != nil {
 			return exit, false, ctx.Err()
 		}

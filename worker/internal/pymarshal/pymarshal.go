@@ -63,3 +63,14 @@ func AppendDict(b []byte, pairs [][2]string) []byte {
 	}
 	return append(b, '0')
 }
+
+// AppendList begins a list of n items, which the caller appends next.
+func AppendList(b []byte, n int) []byte {
+	return binary.LittleEndian.AppendUint32(append(b, '['), uint32(n))
+}
+
+// BeginDict begins a dict: keys and values follow, then EndDict.
+func BeginDict(b []byte) []byte { return append(b, '{') }
+
+// EndDict ends a dict.
+func EndDict(b []byte) []byte { return append(b, '0') }

@@ -6,8 +6,8 @@
 #   server -> worker   H: ready
 #                      f pid: forked
 #                      x pid status user-µs system-µs peak-KiB leftovers: ended,
-#                        and no descendant of it is left
-import _socket
+#                        and no descendant of it is left; the times are those of
+#                        all of them
 import select
 
 CONTROL = 3
@@ -47,8 +47,7 @@ def user_of(pid):
 
 def end_user(uid):
     """Kill every process of a session's user at once. One after the other, a
-    fork bomb makes new ones as fast; kill(-1) leaves none a chance to fork.
-    Landlock, where it scopes signals, keeps it to the jobs of this slot."""
+    fork bomb makes new ones as fast; kill(-1) leaves none a chance to fork."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -61,13 +60,21 @@ def end_user(uid):
 
 def sweep(tracked):
     """Kill and reap every descendant that is not a tracked child. Killing a
-    process hands its children to us, so this ends when a look finds none."""
-    killed = 0
+    process hands its children to us, so this ends when a look finds none.
+    Returns how many there were and the CPU seconds they had used."""
+    killed, user, system = 0, 0.0, 0.0
     for n in range(MAX_SWEEPS):
         strays = [p for p in children() if p not in tracked]
         if not strays:
             break
-        if n >= PATIENT_SWEEPS:
+        if CONFINED and not tracked:
+            # No signal of ours leaves the slot, so this ends all of them at
+            # once, and leaves none a chance to fork.
+            try:
+                os.kill(-1, 9)
+            except OSError:
+                pass
+        elif n >= PATIENT_SWEEPS:
             for uid in {user_of(p) for p in strays} - {-1, 0, os.getuid()}:
                 end_user(uid)
         for p in strays:
@@ -77,11 +84,13 @@ def sweep(tracked):
                 pass
         for p in strays:
             try:
-                os.waitpid(p, 0)
-                killed += 1
+                usage = os.wait4(p, 0)[2]
             except ChildProcessError:
-                pass
-    return killed
+                continue
+            killed += 1
+            user += usage.ru_utime
+            system += usage.ru_stime
+    return killed, user, system
 
 
 def fork_child(fds):
@@ -137,9 +146,9 @@ def serve():
                 os.close(fd)
                 del tracked[pid]
                 _, status, usage = os.wait4(pid, 0)
-                leftovers = sweep(tracked)
-                control.send(REPORT.pack(b"x", pid, status, int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6),
-                                         usage.ru_maxrss, leftovers))
+                leftovers, user, system = sweep(tracked)
+                control.send(REPORT.pack(b"x", pid, status, int((usage.ru_utime + user) * 1e6),
+                                         int((usage.ru_stime + system) * 1e6), usage.ru_maxrss, leftovers))
 
 
 def warm_up(limits):
@@ -158,8 +167,8 @@ def warm_up(limits):
     STATE.soft, _write = -1, write
 
 
-def main(path, names, limits):
-    global NULL_FD, CHILDREN_FD
+def main(path, names, limits, confined):
+    global NULL_FD, CHILDREN_FD, CONFINED
     import _sitebuiltins
     import gc
 
@@ -167,6 +176,7 @@ def main(path, names, limits):
     builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")
     builtins.help = _sitebuiltins._Helper()
     sys.path[:] = path
+    CONFINED = confined  # what our signals can reach is this slot
     preload(names)
     NULL_FD = os.open("/dev/null", os.O_RDONLY)
     CHILDREN_FD = os.open("/proc/self/task/%d/children" % os.getpid(), os.O_RDONLY)

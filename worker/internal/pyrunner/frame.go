@@ -29,7 +29,8 @@ const (
 	FrameReady FrameKind = 'R'
 	// FrameTruths carries what the submission's == said, a byte a candidate.
 	FrameTruths FrameKind = 'T'
-	// FrameFault says that the platform's own part of the child failed.
+	// FrameFault says that the sandbox could not be entered. Run checks that
+	// it comes from before the submission.
 	FrameFault FrameKind = 'F'
 )
 

@@ -2,6 +2,8 @@ package pyrunner
 
 import (
 	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
 
 	"github.com/gradefleet/gradefleet/worker/internal/pymarshal"
 )
@@ -37,7 +39,8 @@ type Limits struct {
 	Stop int
 }
 
-// Confinement is marshal data that the sandbox prepared for its enter().
+// Confinement is marshal data that the sandbox prepared for its enter(). What
+// belongs to it as a descriptor is [Job.Ruleset].
 type Confinement []byte
 
 // EvaluateSpec asks for cases of a submission, in order, in one process.
@@ -59,9 +62,17 @@ type Message []byte
 
 // begin starts a message: its length, to be set by end, and its op.
 func begin(op string, size int) Message {
-	b := make(Message, 4, 64+size)
-	return pymarshal.AppendString(pymarshal.AppendTuple(b, 4), op)
+	b := make(Message, 4, 96+size)
+	return pymarshal.AppendString(pymarshal.AppendTuple(b, 5), op)
 }
+
+// tokenBytes is the length of the token at the end of a job's message.
+const tokenBytes = 16
+
+// token is what a fault frame of this job's child must begin with. The child
+// forgets it before it runs a submission, which so can't call its own doing a
+// fault of the platform's.
+func (m Message) token() []byte { return m[len(m)-tokenBytes:] }
 
 // end closes a message with what every job has.
 func (m Message) end(c Confinement, importFrom string) Message {
@@ -71,6 +82,7 @@ func (m Message) end(c Confinement, importFrom string) Message {
 	} else {
 		m = pymarshal.AppendString(m, importFrom)
 	}
+	m = pymarshal.AppendString(m, fmt.Sprintf("%0*x", tokenBytes, rand.Uint64()))
 	binary.LittleEndian.PutUint32(m, uint32(len(m)-4))
 	return m
 }

@@ -1,11 +1,13 @@
 package pyrunner
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +30,8 @@ const (
 	EndedProtocol
 	// EndedStopped: the frame callback asked for it.
 	EndedStopped
+	// EndedGuard: the job's guard asked for it; Exit.Breach says why.
+	EndedGuard
 )
 
 // Exit tells how a job's process ended, as the kernel has it.
@@ -41,6 +45,8 @@ type Exit struct {
 	Leftovers int
 	// Ending says whether we ended it.
 	Ending Ending
+	// Breach is what the guard gave as its reason.
+	Breach any
 	// Wall is the time from the hand-over of the job to the end.
 	Wall time.Duration
 	// Stdout and Stderr are what went to the descriptors, up to Job.Keep each;
@@ -52,6 +58,13 @@ type Exit struct {
 // Job is one message for one child.
 type Job struct {
 	Message Message
+	// Ruleset is a descriptor that the child gets with the message, for the
+	// sandbox's enter(); 0 or less for none. It stays the caller's.
+	Ruleset int
+	// Guard, if not nil, is called when the job is handed over and may from
+	// then on, until the stop it returned has returned, call end from any
+	// goroutine to have the process ended. server is the fork server's pid.
+	Guard func(server int, end func(breach any)) (stop func())
 	// Wall bounds the time from the hand-over, or from the last frame, to the
 	// next frame or the end of the process.
 	Wall time.Duration
@@ -81,7 +94,8 @@ const (
 // Run hands a job to a child and follows it until it has ended and nothing it
 // started is left. An error means that the platform failed (ErrServerLost in
 // its chain: start another server); whatever the submission did is in Exit.
-// A done ctx ends the job.
+// A done ctx ends the job. If the server was lost while it ended the child, as
+// [Server.Lost] tells, Exit says why the child was to end.
 func (s *Server) Run(ctx context.Context, job Job) (Exit, error) {
 	c, err := s.take()
 	if err != nil {
@@ -102,11 +116,16 @@ type run struct {
 	in       []byte // bytes of the channel that make no whole frame yet
 	send     []byte // bytes not sent yet
 	writing  bool   // whether the poller waits for room to send
+	ruleset  int    // to be sent with the first byte, 0 or less if there is none
 	ending   Ending
+	breach   atomic.Value // of *breach; written by the guard
 	deadline time.Time
 	out, err capture
 	scratch  [64 << 10]byte
 }
+
+// breach wraps what a guard gave, so that atomic.Value sees one type.
+type breach struct{ reason any }
 
 var runs = sync.Pool{New: func() any { return new(run) }}
 
@@ -115,7 +134,8 @@ func (r *run) release() {
 	if cap(r.in) > 1<<20 {
 		r.in = nil
 	}
-	r.s, r.c, r.job, r.send, r.writing, r.ending = nil, nil, Job{}, nil, false, EndedItself
+	r.s, r.c, r.job, r.send, r.writing, r.ruleset, r.ending = nil, nil, Job{}, nil, false, 0, EndedItself
+	r.breach.Store((*breach)(nil))
 	r.out, r.err = capture{}, capture{}
 	runs.Put(r)
 }
@@ -130,11 +150,20 @@ func (r *run) run(ctx context.Context) (Exit, error) {
 	s, c := r.s, r.c
 	start := time.Now()
 	r.deadline = start.Add(r.job.Wall)
-	r.send = r.job.Message
+	r.send, r.ruleset = r.job.Message, r.job.Ruleset
 	for _, fd := range [...]int{c.channel, c.out, c.err} {
 		if err := s.poller.add(fd, unix.EPOLLIN); err != nil {
 			return Exit{}, s.lose(err)
 		}
+	}
+	if r.job.Guard != nil {
+		guarded, end := context.WithCancel(ctx)
+		defer end()
+		ctx = guarded
+		defer r.job.Guard(s.Pid(), func(reason any) {
+			r.breach.Store(&breach{reason})
+			end()
+		})()
 	}
 	// A done context shows as a deadline that passed.
 	stop := context.AfterFunc(ctx, s.poller.wake)
@@ -155,25 +184,41 @@ func (r *run) run(ctx context.Context) (Exit, error) {
 		case r.ending != EndedItself && !time.Now().Before(r.deadline):
 			s.lose(fmt.Errorf("child %d not gone %v after its kill", c.pid, s.cfg.KillTimeout))
 		case r.ending != EndedItself:
+		case r.breached() != nil:
+			r.end(EndedGuard)
 		case ctx.Err() != nil:
 			r.end(EndedCancelled)
 		case !time.Now().Before(r.deadline):
 			r.end(EndedWall)
 		}
 	}
-	if s.lost != nil {
+	if s.lost != nil && r.ending == EndedItself {
 		return Exit{}, s.lost
 	}
-	// Everything that could write is gone, so what is in the pipes is all.
+	// Everything that could write is gone, so what is in the pipes is all. If
+	// the server was lost while it ended the child, it is known what became of
+	// the job all the same.
 	r.readChannel()
 	r.readStream(c.out, &r.out)
 	r.readStream(c.err, &r.err)
-	exit := *c.exit
+	exit := Exit{Status: unix.WaitStatus(unix.SIGKILL)}
+	if c.exit != nil {
+		exit = *c.exit
+	}
 	exit.Ending = r.ending
+	if b := r.breached(); b != nil {
+		exit.Breach = b.reason
+	}
 	exit.Wall = time.Since(start)
 	exit.Stdout, exit.StdoutTruncated = r.out.data, r.out.total > len(r.out.data)
 	exit.Stderr, exit.StderrTruncated = r.err.data, r.err.total > len(r.err.data)
 	return exit, nil
+}
+
+// breached returns what the guard has found, or nil.
+func (r *run) breached() *breach {
+	b, _ := r.breach.Load().(*breach)
+	return b
 }
 
 // event handles one ready descriptor.
@@ -213,10 +258,14 @@ func (r *run) end(why Ending) {
 // flush sends what is to be sent, as far as there is room.
 func (r *run) flush() {
 	for len(r.send) > 0 {
-		n, err := unix.SendmsgN(r.c.channel, r.send, nil, nil, unix.MSG_NOSIGNAL)
+		var rights []byte
+		if r.ruleset > 0 {
+			rights = unix.UnixRights(r.ruleset)
+		}
+		n, err := unix.SendmsgN(r.c.channel, r.send, rights, nil, unix.MSG_NOSIGNAL)
 		switch err {
 		case nil:
-			r.send = r.send[n:]
+			r.send, r.ruleset = r.send[n:], 0
 			continue
 		case unix.EINTR:
 			continue
@@ -285,6 +334,12 @@ func (r *run) frames(data []byte) []byte {
 			return data
 		}
 		data = rest
+		if f.Kind == FrameFault {
+			if f.Body, ok = bytes.CutPrefix(f.Body, r.job.Message.token()); !ok {
+				r.end(EndedProtocol)
+				return nil
+			}
+		}
 		if r.ending == EndedItself {
 			r.deadline = time.Now().Add(r.job.Wall)
 		}

@@ -9,14 +9,16 @@ import marshal
 import os
 import sys
 import time
+import _socket
 from _struct import Struct
 from types import FunctionType, MethodType, ModuleType
 
 FRAME = Struct("<IBIIIIII")  # length of the rest, kind, case, cpu µs, wall µs, peak KiB, stdout bytes, stderr bytes
-COUNT = Struct("<I")
+COUNT, INT = Struct("<I"), Struct("i")
 VALUE, OPAQUE, ERROR, MEMORY, EXIT, LIMIT, READY, TRUTHS, FAULT = b"VOEMXLRTF"
 
 CHANNEL = 3  # the job's socket: payload in, frames out
+RIGHTS = _socket.CMSG_SPACE(INT.size)  # one descriptor
 RECURSION_LIMIT = 1000  # CPython's default
 SCALARS = frozenset((int, str, bool, float, type(None), bytes, complex, type(...)))
 
@@ -501,24 +503,42 @@ def read_exactly(n):
 def read_message():
     head = os.read(CHANNEL, 4)
     if not head:
-        os._exit(0)  # a spare child that is not needed any more
+        os._exit(0)
     if len(head) < 4:
         head += read_exactly(4 - len(head))
     return read_exactly(COUNT.unpack(head)[0])
 
 
+def receive_job():
+    """The first message, and the descriptor that came with it or -1."""
+    channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, CHANNEL)
+    data, rights, _, _ = channel.recvmsg(1 << 16, RIGHTS)
+    channel.detach()
+    if not data:
+        os._exit(0)  # a spare child that is not needed any more
+    if len(data) < 4:
+        data += read_exactly(4 - len(data))
+    missing = COUNT.unpack(data[:4])[0] - (len(data) - 4)
+    data = data[4:]
+    if missing:
+        data += read_exactly(missing)
+    return data, INT.unpack(rights[0][2])[0] if rights else -1
+
+
 def child():
     """A forked child, from fork to end. Never returns."""
     try:
-        op, spec, confine, import_from = marshal.loads(read_message())
+        job, ruleset = receive_job()
+        op, spec, confine, import_from, token = marshal.loads(job)
         import gc
 
         gc.enable()
         try:
-            enter(confine)
+            enter(confine, ruleset)
         except BaseException as e:
-            send(FAULT, 0, explain(e, 4096))
+            send(FAULT, 0, token.encode() + explain(e, 4096))
             os._exit(1)
+        del job, token  # a submission can't make its own doing a fault of ours
         if import_from is not None:
             sys.path.insert(0, import_from)
         sys.modules["__main__"] = ModuleType("__main__")
@@ -528,10 +548,6 @@ def child():
             sys.stderr = sys.__stderr__ = STATE.err[0]
             sys.stdin = STATE.stdin
         OPS[op](spec)
-    except BaseException as e:
-        try:
-            send(FAULT, 0, explain(e, 4096))
-        except BaseException:
-            pass
+    except BaseException:
         os._exit(1)
     os._exit(0)

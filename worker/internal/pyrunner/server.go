@@ -32,6 +32,13 @@ type Config struct {
 	SandboxSource string
 	// StartTimeout bounds the start of the interpreter; 0 means DefaultStartTimeout.
 	StartTimeout time.Duration
+	// Confined says that signals of the server reach nothing but the processes
+	// of its own slot.
+	Confined bool
+	// End ends the server, which is still running, and every process beneath
+	// it, when it can't be asked to any more. nil means that killing the
+	// server does.
+	End func(server int) error
 	// KillTimeout bounds how long the server may take to end a killed child and
 	// all its descendants, before it is given up; 0 means DefaultKillTimeout.
 	KillTimeout time.Duration
@@ -40,7 +47,7 @@ type Config struct {
 // Times after which a fork server that does not answer is given up.
 const (
 	DefaultStartTimeout = 20 * time.Second
-	DefaultKillTimeout  = 2 * time.Second
+	DefaultKillTimeout  = 600 * time.Millisecond
 )
 
 // ErrServerLost is in the chain of errors after which the fork server can't be
@@ -130,7 +137,11 @@ func (s *Server) program() string {
 	b.WriteString(", ")
 	list(s.cfg.Preload)
 	l := s.cfg.Limits
-	fmt.Fprintf(&b, ", (%d, %d, %d, %d))\n", l.Result, l.Text, l.Keep, l.Stop)
+	confined := "False"
+	if s.cfg.Confined {
+		confined = "True"
+	}
+	fmt.Fprintf(&b, ", (%d, %d, %d, %d), %s)\n", l.Result, l.Text, l.Keep, l.Stop, confined)
 	return b.String()
 }
 
@@ -321,12 +332,19 @@ func (s *Server) lose(cause error) error {
 func (s *Server) Lost() error { return s.lost }
 
 // Close ends the server and its children, and waits for it.
-func (s *Server) Close() error {
+func (s *Server) Close() (err error) {
+	patience := s.cfg.KillTimeout
+	if s.lost != nil {
+		patience = 0 // it had its time
+	}
 	s.lose(errors.New("closed"))
 	unix.Close(s.ctl) // the server kills its children and ends
 	select {
 	case <-s.wait:
-	case <-time.After(s.cfg.KillTimeout):
+	case <-time.After(patience):
+		if s.cfg.End != nil {
+			err = s.cfg.End(s.Pid())
+		}
 		s.cmd.Process.Kill()
 		<-s.wait
 	}
@@ -337,9 +355,9 @@ func (s *Server) Close() error {
 		c.close()
 	}
 	if s.poller != nil {
-		return s.poller.close()
+		err = errors.Join(err, s.poller.close())
 	}
-	return nil
+	return err
 }
 
 // tailBuffer keeps the last bytes that the interpreter wrote to stderr: an

@@ -15,7 +15,7 @@ const noSandbox = `
 import os as _os
 import resource as _resource
 RLIM_INFINITY = _resource.RLIM_INFINITY
-def enter(spec):
+def enter(spec, ruleset):
     _os.setsid()
 `
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/landlock"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox/namespace"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/seccomp"
 )
 
@@ -33,11 +34,20 @@ func init() {
 // shared is what a launched process puts itself under, as its first argument
 // in JSON; nil for a layer that is not to be.
 type shared struct {
-	Files *landlock.Policy `json:"files"`
-	Calls *seccomp.Policy  `json:"calls"`
+	// Groups are the files of control groups to join.
+	Groups []string          `json:"groups"`
+	Root   *namespace.Policy `json:"root"`
+	Files  *landlock.Policy  `json:"files"`
+	Calls  *seccomp.Policy   `json:"calls"`
 }
 
-// launch confines this process and replaces it by argv.
+// oomScore makes the kernel end a submission before anything else when the
+// machine runs out of memory (proc(5), /proc/<pid>/oom_score_adj).
+const oomScore = "1000"
+
+// launch confines this process and replaces it by argv. The order matters:
+// groups are joined while their files can be seen, mounts made before Landlock
+// forbids them, rights given up when nothing needs them any more.
 func launch(policy string, argv []string) error {
 	var layers shared
 	if err := json.Unmarshal([]byte(policy), &layers); err != nil {
@@ -53,6 +63,20 @@ func launch(policy string, argv []string) error {
 		return fmt.Errorf("become subreaper: %w", err)
 	}
 	unix.Umask(0o022)
+	for _, file := range layers.Groups {
+		if err := os.WriteFile(file, []byte("0"), 0); err != nil {
+			return fmt.Errorf("join control group: %w", err)
+		}
+	}
+	os.WriteFile("/proc/self/oom_score_adj", []byte(oomScore), 0) // raising it is a courtesy to the machine
+	if layers.Root != nil {
+		if err := layers.Root.Build(); err != nil {
+			return fmt.Errorf("enter namespaces: %w", err)
+		}
+	}
+	if err := dropRights(); err != nil {
+		return err
+	}
 	if layers.Files != nil {
 		if err := layers.Files.Restrict(); err != nil {
 			return fmt.Errorf("restrict files: %w", err)
@@ -69,10 +93,62 @@ func launch(policy string, argv []string) error {
 	return nil
 }
 
-// Command returns a command that starts program with args inside the shared
+// kept are the capabilities of a fork server that is root: it makes children
+// another user and ends them. One that isn't root keeps none.
+var kept = []uint{unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_KILL}
+
+// dropRights takes all other capabilities from this thread, and from what it
+// executes.
+func dropRights() error {
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil && err != unix.EINVAL {
+		return fmt.Errorf("clear ambient capabilities: %w", err)
+	}
+	var keep uint64
+	if os.Geteuid() == 0 {
+		for _, c := range kept {
+			keep |= 1 << c
+		}
+	}
+	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
+		if keep>>c&1 == 0 {
+			// EINVAL: newer than the kernel. EPERM: not ours to drop, without
+			// CAP_SETPCAP; no_new_privs keeps what is executed from getting it.
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && err != unix.EINVAL && err != unix.EPERM {
+				return fmt.Errorf("drop capability %d: %w", c, err)
+			}
+		}
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var have [2]unix.CapUserData
+	if err := unix.Capget(&header, &have[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	for i := range have {
+		have[i].Permitted &= uint32(keep >> (32 * i))
+		have[i].Effective = have[i].Permitted
+		have[i].Inheritable = 0
+	}
+	if err := unix.Capset(&header, &have[0]); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	return nil
+}
+
+// command returns a command that starts program with args inside the shared
 // part of the sandbox, with none of the worker's environment.
-func (p *Policy) Command(program string, args ...string) *exec.Cmd {
-	policy, err := json.Marshal(shared{p.files, p.calls})
+func (p *Policy) command(groups []string, program string, args ...string) *exec.Cmd {
+	layers := shared{Groups: groups, Root: p.root, Calls: p.calls}
+	if p.files != nil {
+		files := *p.files
+		for _, dir := range p.Writable {
+			files.ReadWrite = append(files.ReadWrite, p.Inside(dir))
+		}
+		if p.root != nil {
+			files.ReadWrite = append(files.ReadWrite, jobDir)
+		}
+		layers.Files = &files
+	}
+	policy, err := json.Marshal(layers)
 	if err != nil {
 		panic(err) // structs of strings and flags always encode
 	}
@@ -80,5 +156,6 @@ func (p *Policy) Command(program string, args ...string) *exec.Cmd {
 	cmd.Args = append([]string{launchName, string(policy), program}, args...)
 	cmd.Env = p.environment()
 	cmd.Dir = "/"
+	cmd.SysProcAttr = p.kind.Attributes()
 	return cmd
 }

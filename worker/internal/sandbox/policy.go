@@ -1,20 +1,17 @@
 package sandbox
 
 import (
-	"bufio"
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/gradefleet/gradefleet/worker/internal/pymarshal"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/landlock"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox/namespace"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/seccomp"
 )
 
@@ -22,177 +19,247 @@ import (
 // in front of it.
 const Path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Level names how much isolation is in force.
-type Level string
-
-// The levels, least first.
-const (
-	// Basic is rlimits, no_new_privs, a watched wall clock and clean-up, a user
-	// for each session when the worker runs as root, and Landlock and seccomp
-	// where the kernel has them.
-	Basic Level = "basic"
-)
-
-// Policy is what the worker enforces on every child.
-type Policy struct {
+// Config is what a worker wants of its sandbox.
+type Config struct {
 	// Users says that each session has a user of its own.
 	Users bool
 	// Bin is put in front of Path for submissions; may be empty.
 	Bin string
 	// Runtime lists directories, beside the system's, that programs are run and
-	// loaded from; Writable those that hold the directories of jobs.
+	// loaded from; Writable those that hold the directories of jobs, told apart
+	// by their last element. Links resolved.
 	Runtime, Writable []string
+	// Anchor is a directory of the worker's on which a slot's root is mounted
+	// while it is made, in namespaces of the slot's own; empty means the first
+	// of Writable.
+	Anchor string
 	// Processes, OpenFiles: limits of a job; FileBytes: of a file it writes.
 	Processes, OpenFiles int
 	FileBytes            int64
+	// Log is told what is wrong with the sandbox without being an error of any
+	// job; may be nil.
+	Log *slog.Logger
+	// Without lists layers that are not to be put in force.
+	Without []Layer
+}
+
+// Policy is what the worker enforces on every child: the Config and what of it
+// this machine allows.
+type Policy struct {
+	Config
+	layers map[Layer]state
 	// baseTasks is how many tasks the worker's user had at start: without a
 	// user for each session RLIMIT_NPROC counts those too.
 	baseTasks int
-	// files is the Landlock policy in force, nil if there is none, for the
-	// reason in why.
+	// kind is how namespaces are had, and root what a slot sees in them.
+	kind namespace.Kind
+	root *namespace.Policy
+	// files is the Landlock policy of a slot, without the directories of jobs;
+	// nil without that layer. Its paths are those inside.
 	files *landlock.Policy
 	abi   int
-	why   string
-	// calls is the seccomp policy in force, nil if there is none, for the
-	// reason in whyCalls.
-	calls    *seccomp.Policy
-	whyCalls string
+	// calls is the seccomp policy; nil without that layer.
+	calls *seccomp.Policy
+	// memory says how the memory of a job's processes together is bounded.
+	memory memory
+	// found is what the self-test saw, nil before it ran.
+	found []Finding
 }
 
-// temporary are the system's directories for temporary files. They are shared
-// by all jobs, told apart by their users only: programs expect them.
-var temporary = []string{"/tmp", "/var/tmp", "/dev/shm"}
+// inside is where a slot's own directories are in its namespaces.
+const inside = "/run/gradefleet"
 
-// What the kernel has doesn't change while a process runs.
-var (
-	probeLandlock = sync.OnceValues(func() (int, error) { return landlock.Probe(context.Background()) })
-	probeSeccomp  = sync.OnceValue(func() error { return seccomp.Probe(context.Background()) })
+// jobDir holds, in a slot's namespaces, the links that a job's /tmp goes
+// through. The fork server sets them before a job; jobs can't.
+const (
+	jobDir  = inside + "/job"
+	jobTemp = jobDir + "/tmp"
 )
 
-// NewPolicy fills in what depends on the machine, by trying it.
-func NewPolicy(p Policy) (*Policy, error) {
-	if !p.Users {
+// shm is where POSIX semaphores and shared memory are files.
+const shm = "/dev/shm"
+
+// NewPolicy finds out, by trying, what this machine allows.
+func NewPolicy(c Config) (*Policy, error) {
+	for _, l := range c.Without {
+		if !slices.Contains(layerNames, l) {
+			return nil, fmt.Errorf("leave out layer %q: no such layer, there are %s", l, joinLayers(layerNames))
+		}
+	}
+	p := &Policy{Config: c, layers: map[Layer]state{}}
+	if !c.Users {
 		n, err := countTasks(os.Getuid())
 		if err != nil {
 			return nil, fmt.Errorf("count processes: %w", err)
 		}
 		p.baseTasks = n
 	}
-	if err := probeSeccomp(); err != nil {
-		p.whyCalls = err.Error()
-	} else {
-		p.calls = &seccomp.Policy{}
-	}
-	abi, err := probeLandlock()
-	if err != nil {
-		p.why = err.Error()
-		return &p, nil
-	}
-	runtime := p.Runtime
-	if p.Bin != "" {
-		runtime = append(slices.Clone(runtime), p.Bin)
-	}
-	files := landlock.Runtime(runtime...).Writable(p.Writable...)
-	for _, dir := range temporary {
-		if info, err := os.Lstat(dir); err == nil && info.IsDir() {
-			files.ReadWrite = append(files.ReadWrite, dir)
-		}
-	}
-	files.MinABI = 1 // what there is; Report says what an older kernel leaves open
-	p.files, p.abi = &files, abi
-	return &p, nil
+	p.simpleLayers()
+	p.namespaceLayer()
+	p.callLayer()
+	p.fileLayers()
+	p.memoryLayer()
+	return p, nil
 }
 
-// Level returns the level in force.
-func (p *Policy) Level() Level { return Basic }
-
-// Report says in one line what is in force and what is not, and why.
-func (p *Policy) Report() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s: rlimits (processes %d, open files %d, file size %d bytes, CPU and memory a job), no_new_privs, subreaper", p.Level(), p.Processes, p.OpenFiles, p.FileBytes)
-	if p.Users {
-		b.WriteString(", a user for each session")
+func (p *Policy) log(what string, err error) {
+	if p.Log != nil {
+		p.Log.Warn(what, "error", err)
 	}
-	if p.files != nil {
-		fmt.Fprintf(&b, ", Landlock ABI %d (files outside the runtime, the sessions and the temporary directories", p.abi)
-		if p.abi >= 4 {
+}
+
+// errWithout is why a layer that could be is not in force.
+var errWithout = errors.New("left out by the configuration")
+
+// try puts a layer's state down: in force with a detail, or not for a reason.
+func (p *Policy) try(l Layer, attempt func() (detail string, err error)) bool {
+	s := state{}
+	var err error
+	if slices.Contains(p.Without, l) {
+		err = errWithout
+	} else {
+		s.detail, err = attempt()
+	}
+	if s.why = err; err != nil {
+		s.detail = ""
+	}
+	p.layers[l] = s
+	return err == nil
+}
+
+func (p *Policy) has(l Layer) bool {
+	s, known := p.layers[l]
+	return known && s.why == nil
+}
+
+func (p *Policy) simpleLayers() {
+	p.try(Rlimits, func() (string, error) {
+		return fmt.Sprintf("processes %d, open files %d, file size %d bytes, CPU and address space of each process", p.Processes, p.OpenFiles, p.FileBytes), nil
+	})
+	p.try(Users, func() (string, error) {
+		if !p.Config.Users {
+			return "", errors.New("the worker is not root: submissions run as its own user")
+		}
+		return "a user for each session", nil
+	})
+}
+
+func (p *Policy) namespaceLayer() {
+	p.try(Namespaces, func() (string, error) {
+		root, err := namespace.System(slices.Concat(p.Runtime)...)
+		if err != nil {
+			return "", err
+		}
+		root.Anchor, root.Private = p.Anchor, jobDir
+		if root.Anchor == "" && len(p.Writable) > 0 {
+			root.Anchor = p.Writable[0]
+		}
+		if root.Anchor == "" {
+			return "", errors.New("no directory to mount a slot's root on")
+		}
+		for _, dir := range p.Writable {
+			root.Binds = append(root.Binds, namespace.Bind{From: dir, To: inside + "/" + filepath.Base(dir), Writable: true})
+		}
+		if p.Bin != "" {
+			root.Binds = append(root.Binds, namespace.Bind{From: p.Bin, To: inside + "/bin"})
+		}
+		for _, link := range []string{"/tmp", "/var/tmp", shm} {
+			root.Links[link] = jobTemp
+		}
+		for link, target := range map[string]string{"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"} {
+			root.Links["/dev/"+link] = target
+		}
+		kind := namespace.KindHere()
+		if err := kind.Probe(context.Background(), root); err != nil {
+			return "", err
+		}
+		p.kind, p.root = kind, &root
+		detail := "processes, mounts, network, IPC and host name of the slot's own; /tmp, /var/tmp and /dev/shm are the session's"
+		if kind == namespace.AsUser {
+			detail += "; in a user namespace"
+		}
+		return detail, nil
+	})
+}
+
+func (p *Policy) callLayer() {
+	p.try(Seccomp, func() (string, error) {
+		if err := seccomp.Probe(context.Background()); err != nil {
+			return "", err
+		}
+		p.calls = &seccomp.Policy{}
+		return "sockets, tracing, mounts, namespaces, kernel settings and other calls of no use refused", nil
+	})
+}
+
+func (p *Policy) fileLayers() {
+	p.try(Landlock, func() (string, error) {
+		abi, err := landlock.Probe(context.Background())
+		if err != nil {
+			return "", err
+		}
+		runtime := slices.Clone(p.Runtime)
+		files := landlock.Runtime(runtime...)
+		if p.Bin != "" {
+			// Its path inside need not exist out here.
+			files.ReadExecute = append(files.ReadExecute, p.Inside(p.Bin))
+		}
+		files.MinABI = 1 // what there is; the report says what an older kernel leaves open
+		p.files, p.abi = &files, abi
+		var b strings.Builder
+		fmt.Fprintf(&b, "ABI %d: files outside the runtime", abi)
+		if abi >= 4 {
 			b.WriteString("; TCP")
 		}
-		if p.abi >= 6 {
+		if abi >= 6 {
 			b.WriteString("; signals and abstract sockets to the outside")
 		}
-		b.WriteString(" refused)")
-	}
-	if p.calls != nil {
-		b.WriteString(", seccomp (sockets, tracing, mounts, namespaces, kernel settings and other calls of no use refused)")
-	}
-	b.WriteString("; not in force:")
-	if !p.Users {
-		b.WriteString(" a user for each session (the worker is not root: submissions run as its own user),")
-	}
-	if p.files == nil {
-		fmt.Fprintf(&b, " Landlock (%s),", p.why)
-	}
-	if p.calls == nil {
-		fmt.Fprintf(&b, " seccomp (%s),", p.whyCalls)
-	}
-	b.WriteString(" namespaces, cgroups")
-	return b.String()
+		b.WriteString(" refused")
+		return b.String(), nil
+	})
+	p.try(SessionLandlock, func() (string, error) {
+		if p.files == nil {
+			return "", errors.New("there is no Landlock")
+		}
+		detail := "files outside the session, signals to the fork server"
+		if p.abi < 6 {
+			detail = "files outside the session"
+		}
+		if p.kind != namespace.None {
+			return detail, nil
+		}
+		// Without mounts of its own a job can't have a /tmp of its own.
+		detail += ", /tmp and /var/tmp refused"
+		if info, err := os.Stat(shm); err == nil && info.IsDir() && p.has(Users) {
+			// Semaphores of multiprocessing live there. Users keep them apart.
+			p.files.Shared = []string{shm}
+			return detail + "; /dev/shm for files by name", nil
+		}
+		return detail + "; /dev/shm refused", nil
+	})
 }
 
-// Place is where and as whom a job runs.
-type Place struct {
-	// UID and GID of the session; -1 keeps the worker's.
-	UID, GID int
-	// Work, Tmp and Home are absolute paths, made and owned already.
-	Work, Tmp, Home string
-}
-
-// Limits of one job's process.
-type Limits struct {
-	// CPUSeconds is the first process' soft limit; the hard limit is
-	// CPUTotal+1 for all cases it may run. Both a process, not a tree.
-	CPUSeconds, CPUTotal int
-	// MemoryBytes bounds the address space of each process.
-	MemoryBytes int64
-}
-
-// Confine returns the confinement that the child's enter() takes, as marshal
-// data: see enter.py.
-func (p *Policy) Confine(at Place, l Limits) []byte {
-	b := make([]byte, 0, 512)
-	b = pymarshal.AppendTuple(b, 5)
-	b = pymarshal.AppendInt(b, int64(at.UID))
-	b = pymarshal.AppendInt(b, int64(at.GID))
-	b = pymarshal.AppendString(b, at.Work)
-	limits := [...]struct {
-		resource   int
-		soft, hard int64
-	}{
-		{unix.RLIMIT_CPU, int64(l.CPUSeconds), int64(l.CPUTotal) + 1},
-		{unix.RLIMIT_AS, l.MemoryBytes, l.MemoryBytes},
-		{unix.RLIMIT_FSIZE, p.FileBytes, p.FileBytes},
-		{unix.RLIMIT_NPROC, int64(p.baseTasks + p.Processes), int64(p.baseTasks + p.Processes)},
-		{unix.RLIMIT_NOFILE, int64(p.OpenFiles), int64(p.OpenFiles)},
-		{unix.RLIMIT_CORE, 0, 0},
-		{unix.RLIMIT_MEMLOCK, 64 << 10, 64 << 10},
-		{unix.RLIMIT_MSGQUEUE, 0, 0},
+// Inside is the path of a directory as a slot's processes see it.
+func (p *Policy) Inside(path string) string {
+	if p.root == nil {
+		return path
 	}
-	b = pymarshal.AppendTuple(b, len(limits))
-	for _, r := range limits {
-		b = pymarshal.AppendTuple(b, 3)
-		b = pymarshal.AppendInt(b, int64(r.resource))
-		b = pymarshal.AppendInt(b, r.soft)
-		b = pymarshal.AppendInt(b, r.hard)
+	for _, b := range p.root.Binds {
+		if path == b.From {
+			return b.To
+		}
+		if rest, ok := strings.CutPrefix(path, b.From+"/"); ok {
+			return b.To + "/" + rest
+		}
 	}
-	return pymarshal.AppendDict(b, [][2]string{{"HOME", at.Home}, {"TMPDIR", at.Tmp}, {"PWD", at.Work}})
+	return path
 }
 
 // environment is what all jobs share: nothing of the worker's own.
 func (p *Policy) environment() []string {
 	path := Path
 	if p.Bin != "" {
-		path = p.Bin + ":" + Path
+		path = p.Inside(p.Bin) + ":" + Path
 	}
 	return []string{
 		"PATH=" + path,
@@ -201,28 +268,4 @@ func (p *Policy) environment() []string {
 		// One thread each: the slot is one core's worth, and address space is limited.
 		"OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1",
 	}
-}
-
-// countTasks counts the threads of a user, as RLIMIT_NPROC does.
-func countTasks(uid int) (int, error) {
-	statuses, err := filepath.Glob("/proc/[0-9]*/status")
-	if err != nil {
-		return 0, err
-	}
-	total := 0
-	for _, name := range statuses {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			continue // it ended
-		}
-		var owner, threads int
-		for sc := bufio.NewScanner(bytes.NewReader(data)); sc.Scan(); {
-			fmt.Sscanf(sc.Text(), "Uid:\t%d", &owner)
-			fmt.Sscanf(sc.Text(), "Threads:\t%d", &threads)
-		}
-		if owner == uid {
-			total += threads
-		}
-	}
-	return total, nil
 }

@@ -223,6 +223,19 @@ func (s *Scratch) cleanBeside() error {
 	return nil
 }
 
+// Refresh measures what a job has left or made so far; other than the rest it
+// may be called while a job runs.
+func (s *Scratch) Refresh() (Usage, error) {
+	now, err := s.store.measure(s.dir)
+	if err != nil {
+		return Usage{}, fmt.Errorf("measure scratch %s: %w", s.name, err)
+	}
+	return now, nil
+}
+
+// Usage is nothing: a scratch is empty before each job.
+func (s *Scratch) Usage() Usage { return Usage{} }
+
 // Close removes the scratch and frees its user id.
 func (s *Scratch) Close() error {
 	s.closeAll()

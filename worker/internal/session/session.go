@@ -167,10 +167,6 @@ func (s *Session) Usage() Usage {
 // Refresh measures the session, which takes some microseconds a file; to be
 // called after each job.
 func (s *Session) Refresh() (Usage, error) {
-	limit := int64(maxTreeEntries)
-	if q := s.store.cfg.QuotaFiles; q > 0 {
-		limit = q + 1
-	}
 	s.files.RLock()
 	defer s.files.RUnlock()
 	if err := s.alive(); err != nil {
@@ -181,21 +177,12 @@ func (s *Session) Refresh() (Usage, error) {
 		return Usage{}, err
 	}
 	defer unix.Close(dir)
-	m := measure{limit: limit}
-	for _, name := range placeNames {
-		fd, err := openDirAt(dir, name)
-		if err != nil {
-			m.Partial = true
-			continue
-		}
-		err = m.add(fd, 1)
-		unix.Close(fd)
-		if err != nil {
-			return Usage{}, fmt.Errorf("measure session: %w", err)
-		}
+	now, err := s.store.measure(dir)
+	if err != nil {
+		return Usage{}, fmt.Errorf("measure session: %w", err)
 	}
-	s.account(func(u *Usage) { *u = m.Usage })
-	return m.Usage, nil
+	s.account(func(u *Usage) { *u = now })
+	return now, nil
 }
 
 // account changes the session's figures and the store's with them.

@@ -34,6 +34,27 @@ type measure struct {
 	limit int64
 }
 
+// measure adds up the three directories of a place.
+func (st *Store) measure(place int) (Usage, error) {
+	m := measure{limit: maxTreeEntries}
+	if q := st.cfg.QuotaFiles; q > 0 {
+		m.limit = q + 1
+	}
+	for _, name := range placeNames {
+		fd, err := openDirAt(place, name)
+		if err != nil {
+			m.Partial = true
+			continue
+		}
+		err = m.add(fd, 1)
+		unix.Close(fd)
+		if err != nil {
+			return Usage{}, err
+		}
+	}
+	return m.Usage, nil
+}
+
 // add counts what is inside an open directory.
 func (m *measure) add(fd, depth int) error {
 	var dirs []string

@@ -66,7 +66,7 @@ func (o order) run() error {
 			return err
 		}
 		all := Best(abi)
-		h, err := p.hold(Access{all.FS &^ o.Without.FS, all.Net &^ o.Without.Net, all.Scoped &^ o.Without.Scoped})
+		h, err := p.hold("", Access{all.FS &^ o.Without.FS, all.Net &^ o.Without.Net, all.Scoped &^ o.Without.Scoped})
 		if err != nil {
 			return err
 		}

@@ -27,6 +27,10 @@ type Policy struct {
 	// ReadWriteFiles lists files, such as /dev/null, that may be opened for
 	// reading and writing, without ioctls that are the device's own.
 	ReadWriteFiles []string `json:"read_write_files,omitempty"`
+	// Shared lists directories that others use too, such as /dev/shm: files in
+	// them may be made, used and removed by name; the directory can't be
+	// listed, and nothing but files can be made there.
+	Shared []string `json:"shared,omitempty"`
 	// Optional lists those paths of the lists above that may be missing; a rule
 	// for a missing one is left out. Any other missing path is an error.
 	Optional []string `json:"optional,omitempty"`
@@ -83,12 +87,13 @@ func (p Policy) Writable(dirs ...string) Policy {
 }
 
 // lists returns the lists of paths with their names and the rights they give.
-func (p Policy) lists() [4]list {
-	return [4]list{
+func (p Policy) lists() [5]list {
+	return [5]list{
 		{"ReadExecute", "read+execute", p.ReadExecute, readExecute},
 		{"ReadOnly", "read", p.ReadOnly, readOnly},
 		{"ReadWrite", "all", p.ReadWrite, readWrite},
 		{"ReadWriteFiles", "read+write files", p.ReadWriteFiles, readWriteFile},
+		{"Shared", "files by name in", p.Shared, sharedDir},
 	}
 }
 

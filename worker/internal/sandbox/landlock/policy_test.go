@@ -82,7 +82,7 @@ func TestKernelTakesEachVersion(t *testing.T) {
 	abi, _ := ABI()
 	p := Runtime().Writable(t.TempDir())
 	for v := 1; v <= Newest; v++ {
-		h, err := p.hold(Best(v))
+		h, err := p.hold("", Best(v))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,6 +17,8 @@ const (
 
 	readWriteFile = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE
 
+	sharedDir = readWriteFile | unix.LANDLOCK_ACCESS_FS_MAKE_REG | unix.LANDLOCK_ACCESS_FS_REMOVE_FILE
+
 	// fileRights are those that the rule for a file can have.
 	fileRights = readWriteFile | unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV | unix.LANDLOCK_ACCESS_FS_RESOLVE_UNIX
 )
@@ -84,7 +86,12 @@ type Held struct {
 }
 
 // Hold opens the policy's paths. A rule holds for what has the name now.
-func (p Policy) Hold() (*Held, error) {
+func (p Policy) Hold() (*Held, error) { return p.HoldIn("") }
+
+// HoldIn is Hold for a process whose root is another directory than ours: root,
+// such as /proc/<pid>/root, is put in front of every path. The paths must be
+// without links there, which would lead to files of our own root.
+func (p Policy) HoldIn(root string) (*Held, error) {
 	if err := p.validate(); err != nil {
 		return nil, err
 	}
@@ -95,14 +102,14 @@ func (p Policy) Hold() (*Held, error) {
 	if least := p.minABI(); abi < least {
 		return nil, fmt.Errorf("%w: the kernel has ABI %d, the policy needs %d: use a newer kernel or accept less with MinABI", ErrUnavailable, abi, least)
 	}
-	return p.hold(Best(abi))
+	return p.hold(root, Best(abi))
 }
 
-func (p Policy) hold(handled Access) (*Held, error) {
+func (p Policy) hold(root string, handled Access) (*Held, error) {
 	h := &Held{handled: handled}
 	for _, l := range p.lists() {
 		for _, path := range l.paths {
-			r, err := open(l, path)
+			r, err := open(l, root+path)
 			if errors.Is(err, unix.ENOENT) && slices.Contains(p.Optional, path) {
 				continue
 			}
@@ -136,6 +143,9 @@ func open(l list, path string) (rule, error) {
 	case rights == readWrite && !dir:
 		unix.Close(fd)
 		return rule{}, fmt.Errorf("landlock: %s of %s is not a directory: give a directory, links resolved, or put a file in ReadWriteFiles: %w", path, l.field, unix.ENOTDIR)
+	case rights == sharedDir && !dir:
+		unix.Close(fd)
+		return rule{}, fmt.Errorf("landlock: %s of %s is not a directory: %w", path, l.field, unix.ENOTDIR)
 	case rights == readWriteFile && dir:
 		unix.Close(fd)
 		return rule{}, fmt.Errorf("landlock: %s of %s is a directory: put it in ReadWrite: %w", path, l.field, unix.EISDIR)

@@ -1,0 +1,189 @@
+package sandbox
+
+import (
+	"fmt"
+	"os/exec"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gradefleet/gradefleet/worker/internal/pymarshal"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox/landlock"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox/namespace"
+)
+
+// Cell is a slot's part of the sandbox: what its fork server is started in, and
+// what each of its jobs is confined by. It is for one goroutine at a time.
+type Cell struct {
+	p    *Policy
+	name string
+	pid  int // the fork server's, as we see it
+	held *landlock.Held
+	limiter
+}
+
+// NewCell makes a slot's part; the name is unique in the worker.
+func (p *Policy) NewCell(name string) (*Cell, error) {
+	c := &Cell{p: p, name: name}
+	if err := c.limiter.open(p, name); err != nil {
+		return nil, fmt.Errorf("make cell %s: %w", name, err)
+	}
+	return c, nil
+}
+
+// Command returns a command that starts a program in the cell, confined.
+func (c *Cell) Command(program string, args ...string) *exec.Cmd {
+	return c.p.command(c.limiter.joinFiles(), program, args...)
+}
+
+// Started tells the cell its fork server, which has executed its interpreter.
+func (c *Cell) Started(pid int) error {
+	c.release()
+	c.pid = pid
+	if !c.p.has(SessionLandlock) {
+		return nil
+	}
+	root := ""
+	if c.p.kind != namespace.None {
+		root = fmt.Sprintf("/proc/%d/root", pid)
+	}
+	held, err := c.p.files.HoldIn(root)
+	if err != nil {
+		return fmt.Errorf("hold the runtime of cell %s: %w", c.name, err)
+	}
+	c.held = held
+	return nil
+}
+
+func (c *Cell) release() {
+	if c.held != nil {
+		c.held.Close()
+		c.held = nil
+	}
+}
+
+// Confined reports whether signals from the fork server reach nothing but the
+// processes of its slot: then it can end all of them at once.
+func (c *Cell) Confined() bool {
+	return c.p.kind != namespace.None || c.p.files != nil && c.p.abi >= 6
+}
+
+// Close gives up what the cell holds. Its fork server has ended.
+func (c *Cell) Close() error {
+	c.release()
+	return c.limiter.close()
+}
+
+// Place is where and as whom a job runs.
+type Place struct {
+	// UID and GID of the session; -1 keeps the worker's.
+	UID, GID int
+	// Work, Tmp and Home are absolute paths, made and owned already.
+	Work, Tmp, Home string
+	// Usage measures what they hold, while a job runs; DiskBytes and DiskFiles
+	// are the most they may hold, 0 for no limit. nil: not measured.
+	Usage                func() (bytes, files int64, err error)
+	DiskBytes, DiskFiles int64
+}
+
+// Limits of one job.
+type Limits struct {
+	// CPUSeconds is the first process' soft limit; the hard limit is
+	// CPUTotal+1 for all cases it may run. Both a process, not a tree.
+	CPUSeconds, CPUTotal int
+	// MemoryBytes bounds the address space of each process.
+	MemoryBytes int64
+}
+
+// Room is a place prepared for the processes of one job.
+type Room struct {
+	c  *Cell
+	at Place
+	// Ruleset is a descriptor that a process of the job puts in force on
+	// itself, -1 if there is none. It is the room's.
+	Ruleset int
+}
+
+// Open prepares a place for a job. The caller closes the room after it.
+func (c *Cell) Open(at Place) (*Room, error) {
+	r := &Room{c: c, at: at, Ruleset: -1}
+	if c.held != nil {
+		fd, err := c.held.Ruleset(at.Work, at.Tmp, at.Home)
+		if err != nil {
+			return nil, fmt.Errorf("confine to a session: %w", err)
+		}
+		r.Ruleset = fd
+	}
+	return r, nil
+}
+
+// Work is the working directory as the job sees it.
+func (r *Room) Work() string { return r.c.p.Inside(r.at.Work) }
+
+// Close gives the room up.
+func (r *Room) Close() {
+	if r.Ruleset >= 0 {
+		unix.Close(r.Ruleset)
+		r.Ruleset = -1
+	}
+}
+
+// Confine returns the confinement that the child's enter() takes, as marshal
+// data: see enter.py.
+func (r *Room) Confine(l Limits) []byte {
+	p, at := r.c.p, r.at
+	uid, gid := at.UID, at.GID
+	if !p.has(Users) {
+		uid, gid = -1, -1
+	}
+	b := make([]byte, 0, 512)
+	b = pymarshal.AppendTuple(b, 6)
+	b = pymarshal.AppendInt(b, int64(uid))
+	b = pymarshal.AppendInt(b, int64(gid))
+	b = pymarshal.AppendString(b, p.Inside(at.Work))
+	b = r.limits(b, l)
+	tmp := p.Inside(at.Tmp)
+	b = pymarshal.AppendDict(b, [][2]string{
+		{"HOME", p.Inside(at.Home)}, {"TMPDIR", tmp}, {"TMP", tmp}, {"TEMP", tmp}, {"PWD", p.Inside(at.Work)},
+	})
+	if p.root != nil {
+		b = pymarshal.AppendTuple(b, 2)
+		b = pymarshal.AppendString(b, jobTemp)
+		b = pymarshal.AppendString(b, tmp)
+	} else {
+		b = pymarshal.AppendNone(b)
+	}
+	return b
+}
+
+func (r *Room) limits(b []byte, l Limits) []byte {
+	p := r.c.p
+	if !p.has(Rlimits) {
+		return pymarshal.AppendTuple(b, 0)
+	}
+	processes := int64(p.Processes)
+	if p.kind != namespace.AsUser {
+		// In a user namespace, only its own are counted: user_namespaces(7).
+		processes += int64(p.baseTasks)
+	}
+	limits := [...]struct {
+		resource   int
+		soft, hard int64
+	}{
+		{unix.RLIMIT_CPU, int64(l.CPUSeconds), int64(l.CPUTotal) + 1},
+		{unix.RLIMIT_AS, l.MemoryBytes, l.MemoryBytes},
+		{unix.RLIMIT_FSIZE, p.FileBytes, p.FileBytes},
+		{unix.RLIMIT_NPROC, processes, processes},
+		{unix.RLIMIT_NOFILE, int64(p.OpenFiles), int64(p.OpenFiles)},
+		{unix.RLIMIT_CORE, 0, 0},
+		{unix.RLIMIT_MEMLOCK, 64 << 10, 64 << 10},
+		{unix.RLIMIT_MSGQUEUE, 0, 0},
+	}
+	b = pymarshal.AppendTuple(b, len(limits))
+	for _, x := range limits {
+		b = pymarshal.AppendTuple(b, 3)
+		b = pymarshal.AppendInt(b, int64(x.resource))
+		b = pymarshal.AppendInt(b, x.soft)
+		b = pymarshal.AppendInt(b, x.hard)
+	}
+	return b
+}

@@ -1,0 +1,73 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox/namespace"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox/proctree"
+)
+
+// endName is argv[0] of a process that becomes a session's user and ends every
+// process of that user, at once: kill(2) with -1 leaves none a chance to fork.
+const endName = "gradefleet-end"
+
+func init() {
+	if len(os.Args) != 2 || os.Args[0] != endName {
+		return
+	}
+	uid, err := strconv.Atoi(os.Args[1])
+	if err == nil && uid > 0 {
+		err = unix.Setresuid(uid, uid, uid)
+	}
+	if err == nil {
+		err = unix.Kill(-1, unix.SIGKILL)
+	}
+	if err != nil && err != unix.ESRCH {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// endTimeout bounds how long the processes beneath a lost fork server may take
+// to die.
+const endTimeout = 2 * time.Second
+
+// EndUser ends what a lost fork server may have left of the session's user:
+// orphans that it can't look after any more. Nothing else runs as that user but
+// jobs of the same session.
+func (r *Room) EndUser() error {
+	if !r.c.p.has(Users) || r.at.UID <= 0 {
+		return nil
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{endName, strconv.Itoa(r.at.UID)}
+	cmd.Env = []string{}
+	cmd.Dir = "/"
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("end processes of user %d: %w: %.200s", r.at.UID, err, out)
+	}
+	return nil
+}
+
+// End ends the fork server and everything beneath it, without asking it.
+func (c *Cell) End(server int) error {
+	// The first process of a pid namespace takes all others with it.
+	if c.p.kind != namespace.None {
+		if err := unix.Kill(server, unix.SIGKILL); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("kill fork server: %w", err)
+		}
+		return nil
+	}
+	if _, err := proctree.End(server, endTimeout); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("end fork server: %w", err)
+	}
+	return nil
+}
