@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes the bases of the offline images from a Debian mirror alone, no image
 # registry: gradefleet/debian:offline (debootstrap and docker import) and
-# gradefleet/worker-base:offline (the stage `base` of worker.Dockerfile on it).
+# gradefleet/worker-base:offline (the stage `base` of deploy/docker/Dockerfile on it).
 # Root, on any system with debootstrap; skips what is there and unchanged.
 #
 # The mirror is $DEBIAN_MIRROR, else the one this machine's apt uses for
@@ -12,6 +12,8 @@ cd "$(dirname "$0")/../.."
 suite=bookworm
 debian=gradefleet/debian:offline
 worker=gradefleet/worker-base:offline
+# Without buildx, docker has only the old builder, which does as well here.
+docker buildx version >/dev/null 2>&1 || export DOCKER_BUILDKIT=0
 say() { echo "base-image: $*" >&2; }
 
 digest_of() { docker image inspect -f '{{index .Config.Labels "gradefleet.recipe"}}' "$1" 2>/dev/null || :; }
@@ -38,7 +40,7 @@ else
 fi
 mirror=$(echo "$list" | awk -v s="$suite" '$2 == s { print $1; exit }')
 
-recipe=$( { cat "$0"; echo "$list"; apt_settings; } | sha256sum | cut -c1-16)
+recipe=$( { sed -n '/^  say "making $debian"/,/^fi/p' "$0"; echo "$list"; apt_settings; } | sha256sum | cut -c1-16)
 if [ "$(digest_of "$debian")" = "$recipe" ]; then
   say "$debian is up to date"
 else
@@ -70,12 +72,13 @@ else
   trap - EXIT
 fi
 
-recipe=$( { echo "$recipe"; sed '/^FROM .* AS build/,$d' deploy/docker/worker.Dockerfile; } | sha256sum | cut -c1-16)
+recipe=$( { echo "$recipe"; sed -n '/ AS base$/,/ AS build$/p' deploy/docker/Dockerfile; } | sha256sum | cut -c1-16)
 if [ "$(digest_of "$worker")" = "$recipe" ]; then
   say "$worker is up to date"
 else
   say "making $worker"
   # An empty context: the stage copies nothing.
-  DOCKER_BUILDKIT=0 docker build -q --target base --build-arg "DEBIAN=$debian" --label "gradefleet.recipe=$recipe" \
-    -t "$worker" - <deploy/docker/worker.Dockerfile >/dev/null
+  docker build -q --target base --build-arg "DEBIAN=$debian" --label "gradefleet.recipe=$recipe" \
+    -t "$worker" - <deploy/docker/Dockerfile 2>&1 >/dev/null | grep -v -e DEPRECATED -e BuildKit -e environment-variable >&2 || :
+  [ "$(digest_of "$worker")" = "$recipe" ] || { say "$worker was not made; see above"; exit 1; }
 fi
