@@ -48,6 +48,9 @@ func (n *Node) handle(ctx context.Context, number int, job protocol.Job) (protoc
 	for status, count := range a.Statuses {
 		n.metrics.cases.WithLabelValues(string(status)).Add(float64(count))
 	}
+	for mark, count := range a.Marks {
+		n.metrics.marks.WithLabelValues(mark).Add(float64(count))
+	}
 	n.metrics.outcomes.WithLabelValues(string(job.Kind), a.Outcome).Inc()
 	if owner != nil {
 		n.sizing.Go(func() { n.refresh(owner) }) // off the job's time

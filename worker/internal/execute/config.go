@@ -113,6 +113,35 @@ type Answer struct {
 	Outcome string
 	// Statuses counts the cases by status.
 	Statuses map[protocol.CaseStatus]int
+	// Marks counts the cases and commands by what they were seen trying.
+	Marks map[string]int
+}
+
+// What a submission may be seen trying, in a result's "integrity". A program
+// that means no harm can do some of it too, but seldom.
+const (
+	// integritySubclass: it returned an instance of a builtin's subclass that
+	// has its own idea of equality.
+	integritySubclass = "subclass"
+	// integrityExit: it ended its process, or raised SystemExit, instead of answering.
+	integrityExit = "early_exit"
+	// integrityChannel: it wrote to the channel that carries its results.
+	integrityChannel = "result_channel"
+	// integrityEquals: its answer called itself equal to values that it was not
+	// expected to equal.
+	integrityEquals = "equals_anything"
+	// integrityBlocked: it made a system call that only a program makes which
+	// wants out, and was refused.
+	integrityBlocked = "blocked_call"
+)
+
+// Marks lists all of them.
+var Marks = []string{integritySubclass, integrityExit, integrityChannel, integrityEquals, integrityBlocked}
+
+func (a *Answer) mark(marks []string) {
+	for _, m := range marks {
+		a.Marks[m]++
+	}
 }
 
 func refuse(status int, format string, args ...any) Answer {

@@ -35,7 +35,7 @@ func (e *evaluation) death(exit pyrunner.Exit, lost bool) verdict.Result {
 		return r(protocol.OutputLimit, "Output limit: printed more than %d bytes", e.slot.cfg.Limits.OutputStop)
 	case exit.Ending == pyrunner.EndedProtocol:
 		v := r(protocol.Crashed, "Crashed: the submission wrote to the channel that carries its results")
-		v.Integrity = []string{"result_channel"}
+		v.Integrity = []string{integrityChannel}
 		return v
 	case exit.Status.Signaled():
 		sig := exit.Status.Signal()
@@ -49,7 +49,7 @@ func (e *evaluation) death(exit pyrunner.Exit, lost bool) verdict.Result {
 		return r(protocol.Crashed, "Crashed: the process was killed by signal %d (%s)", int(sig), unix.SignalName(sig))
 	}
 	v := r(protocol.Crashed, "Crashed: the process exited with status %d before it answered", exit.Status.ExitStatus())
-	v.Integrity = []string{"early_exit"}
+	v.Integrity = []string{integrityExit}
 	return v
 }
 

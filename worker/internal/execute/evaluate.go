@@ -1,6 +1,7 @@
 package execute
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,8 @@ type caseState struct {
 	// answered: the submission gave a value, which has yet to be compared with
 	// an expectation that only an interpreter can tell.
 	answered bool
+	// blocked: a call of it was refused that only a program makes which wants out.
+	blocked bool
 	// hard: not a mere wrong answer or exception, always to be confirmed.
 	hard bool
 }
@@ -302,8 +305,13 @@ func (e *evaluation) process(list []int, captured bool) (handled int, exit pyrun
 	limits := e.limits(len(list))
 	var fault string
 	exit, lost, err = e.slot.run(e.ctx, e.room, pyrunner.Job{
-		Message:  pyrunner.Evaluate(spec, e.room.Confine(limits), e.importFrom()),
-		Guard:    e.room.Guard(limits),
+		Message: pyrunner.Evaluate(spec, e.room.Confine(limits), e.importFrom()),
+		Guard:   e.room.Guard(limits),
+		OnBlocked: func(string) {
+			if handled < len(list) {
+				e.cases[list[handled]].blocked = true
+			}
+		},
 		Wall:     e.wall,
 		Keep:     lim.CaseOutput,
 		Stop:     lim.OutputStop,
@@ -353,6 +361,9 @@ func (e *evaluation) take(c *caseState, f pyrunner.Frame) bool {
 		c.Status, c.Error = protocol.Errored, string(f.Body)
 	case pyrunner.FrameExit:
 		c.Status, c.Error, c.hard = protocol.Errored, string(f.Body), true
+		if bytes.HasPrefix(f.Body, []byte("SystemExit")) {
+			c.Integrity = append(c.Integrity, integrityExit)
+		}
 	case pyrunner.FrameMemory:
 		c.Status, c.Error, c.hard = protocol.OutOfMemory, string(f.Body), true
 	case pyrunner.FrameLimit:
@@ -369,7 +380,7 @@ func (e *evaluation) takeValue(c *caseState, body []byte) bool {
 		return false
 	}
 	if body[0] != 0 {
-		c.Integrity = append(c.Integrity, "subclass")
+		c.Integrity = append(c.Integrity, integritySubclass)
 	}
 	v, rest, err := pyvalue.DecodeMarshal(body[1:], pyvalue.Limits{})
 	switch {
@@ -403,7 +414,7 @@ func clone(b []byte) []byte {
 // answer encodes the results.
 func (e *evaluation) answer() Answer {
 	lim := e.slot.cfg.Limits
-	a := Answer{Status: 200, Outcome: "ok", Statuses: map[protocol.CaseStatus]int{}}
+	a := Answer{Status: 200, Outcome: "ok", Statuses: map[protocol.CaseStatus]int{}, Marks: map[string]int{}}
 	cases := make([]verdict.Case, len(e.cases))
 	stopped := false
 	for i := range e.cases {
@@ -411,6 +422,10 @@ func (e *evaluation) answer() Answer {
 		if stopped || !c.done {
 			c.finish(verdict.Fail(protocol.Skipped, "Skipped: a case before it failed"))
 		}
+		if c.blocked {
+			c.Integrity = append(c.Integrity, integrityBlocked)
+		}
+		a.mark(c.Integrity)
 		stopped = stopped || e.req.stopOnFailure && !c.Passed()
 		a.Statuses[c.Status]++
 		cases[i] = verdict.Case{Result: &c.Result, Input: e.req.cases[i].input, Output: e.req.cases[i].output}

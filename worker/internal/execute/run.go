@@ -42,10 +42,12 @@ func (s *Slot) Run(ctx context.Context, body []byte, at Place) (Answer, error) {
 	defer room.Close()
 	limits := sandbox.Limits{CPUSeconds: cpuSeconds, CPUTotal: cpuSeconds, MemoryBytes: memory}
 	var fault string
+	blocked := false
 	exit, lost, err := s.run(ctx, room, pyrunner.Job{
-		Message: pyrunner.Run(req.command, room.Confine(limits)),
-		Guard:   room.Guard(limits),
-		Wall:    wall, Keep: lim.Output, Stop: lim.OutputStop, MaxFrame: 64 << 10,
+		Message:   pyrunner.Run(req.command, room.Confine(limits)),
+		Guard:     room.Guard(limits),
+		OnBlocked: func(string) { blocked = true },
+		Wall:      wall, Keep: lim.Output, Stop: lim.OutputStop, MaxFrame: 64 << 10,
 		OnFrame: func(f pyrunner.Frame) (pyrunner.Message, pyrunner.Verdict) {
 			fault = string(f.Body)
 			return nil, pyrunner.Stop
@@ -57,7 +59,12 @@ func (s *Slot) Run(ctx context.Context, body []byte, at Place) (Answer, error) {
 	if fault != "" {
 		return Answer{}, errFault(fault)
 	}
-	a := Answer{Status: 200, Outcome: "ok"}
+	a := Answer{Status: 200, Outcome: "ok", Marks: map[string]int{}}
+	var marks []string
+	if blocked {
+		marks = append(marks, integrityBlocked)
+	}
+	a.mark(marks)
 	stderr := string(exit.Stderr)
 	switch {
 	case lost:
@@ -73,7 +80,7 @@ func (s *Slot) Run(ctx context.Context, body []byte, at Place) (Answer, error) {
 		a.Outcome = "output_limit"
 		stderr += endLine(stderr) + fmt.Sprintf("Output limit: the command was ended after it wrote more than %d bytes", lim.OutputStop)
 	}
-	a.Body = encodeRun(req.session, exit, stderr, lost)
+	a.Body = encodeRun(req.session, exit, stderr, lost, marks)
 	return a, nil
 }
 
@@ -97,7 +104,7 @@ func indexNUL(s string) int {
 func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 // encodeRun writes the documented answer of a run request.
-func encodeRun(session string, exit pyrunner.Exit, stderr string, lost bool) []byte {
+func encodeRun(session string, exit pyrunner.Exit, stderr string, lost bool, marks []string) []byte {
 	b := make([]byte, 0, len(exit.Stdout)+len(stderr)+256)
 	b = verdict.AppendText(append(b, `{"stdout":`...), string(exit.Stdout))
 	b = verdict.AppendText(append(b, `,"stderr":`...), stderr)
@@ -116,5 +123,16 @@ func encodeRun(session string, exit pyrunner.Exit, stderr string, lost bool) []b
 	b = verdict.AppendMillis(append(b, `,"cpu_ms":`...), exit.CPU)
 	b = verdict.AppendMillis(append(b, `,"wall_ms":`...), exit.Wall)
 	b = strconv.AppendInt(append(b, `,"memory_kb":`...), int64(exit.PeakKB), 10)
+	for i, m := range marks {
+		if i == 0 {
+			b = append(b, `,"integrity":[`...)
+		} else {
+			b = append(b, ',')
+		}
+		b = append(append(append(b, '"'), m...), '"')
+	}
+	if len(marks) > 0 {
+		b = append(b, ']')
+	}
 	return append(b, '}')
 }

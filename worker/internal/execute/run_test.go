@@ -23,6 +23,7 @@ type runAnswer struct {
 	Truncated bool   `json:"truncated"`
 	MemoryKB  int    `json:"memory_kb"`
 	Detail    string `json:"detail"`
+	Integrity []string
 }
 
 func runCommand(t testing.TB, s *Slot, at Place, cmd string) runAnswer {

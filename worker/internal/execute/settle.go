@@ -262,7 +262,7 @@ func (c *caseState) judgeLineUp(truths []byte, right int, raised string) {
 	default:
 		c.Status = protocol.Failed
 		c.Error = "the answer calls itself equal to values that it was not expected to equal"
-		c.Integrity = append(c.Integrity, "equals_anything")
+		c.Integrity = append(c.Integrity, integrityEquals)
 	}
 }
 

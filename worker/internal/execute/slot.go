@@ -40,6 +40,7 @@ func (s *Slot) start() error {
 		},
 		Confined:      s.cell.Confined(),
 		End:           s.cell.End,
+		Blocked:       sandbox.Blocked,
 		Path:          s.cfg.Python.SysPath,
 		Preload:       pyrunner.Preload,
 		SandboxSource: sandbox.EnterSource,

@@ -61,6 +61,9 @@ type Job struct {
 	// Ruleset is a descriptor that the child gets with the message, for the
 	// sandbox's enter(); 0 or less for none. It stays the caller's.
 	Ruleset int
+	// OnBlocked is called with the name of each call that was refused as one
+	// that only a program makes which wants out. May be nil.
+	OnBlocked func(call string)
 	// Guard, if not nil, is called when the job is handed over and may from
 	// then on, until the stop it returned has returned, call end from any
 	// goroutine to have the process ended. server is the fork server's pid.
@@ -228,6 +231,10 @@ func (r *run) event(fd int, events uint32) {
 		r.s.drainControl()
 		if r.ending != EndedItself && r.c.exit == nil {
 			r.s.kill(r.c) // its pid may have come only now
+		}
+	case r.s.listener:
+		if call := r.s.cfg.Blocked(fd); call != "" && r.job.OnBlocked != nil {
+			r.job.OnBlocked(call)
 		}
 	case r.c.channel:
 		if events&unix.EPOLLOUT != 0 {

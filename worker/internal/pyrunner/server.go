@@ -39,6 +39,9 @@ type Config struct {
 	// it, when it can't be asked to any more. nil means that killing the
 	// server does.
 	End func(server int) error
+	// Blocked answers what waits at the listener that the launcher may send
+	// ahead of the server's hello, and names it; "" for nothing.
+	Blocked func(listener int) string
 	// KillTimeout bounds how long the server may take to end a killed child and
 	// all its descendants, before it is given up; 0 means DefaultKillTimeout.
 	KillTimeout time.Duration
@@ -63,6 +66,8 @@ type Server struct {
 	stderr *tailBuffer
 	poller *poller
 	ctl    int // our end of the control socket, in the poller
+	// listener is a descriptor that the launcher sent, -1 for none; in the poller.
+	listener int
 	wait   chan struct{}
 	// children by pid, and those whose pid has not been told yet, in the order
 	// they were asked for.
@@ -93,7 +98,7 @@ func StartServer(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("start fork server: socketpair: %w", err)
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "control")
-	s := &Server{cfg: cfg, ctl: pair[0], children: map[int]*child{}, wait: make(chan struct{}), stderr: &tailBuffer{}}
+	s := &Server{cfg: cfg, ctl: pair[0], listener: -1, children: map[int]*child{}, wait: make(chan struct{}), stderr: &tailBuffer{}}
 	// -I: no environment, no user site; -S: no site, its paths come with Path;
 	// -B: no .pyc files; -E is part of -I.
 	s.cmd = cfg.Command("-I", "-S", "-B", "-X", "utf8", "-c",
@@ -158,9 +163,9 @@ func (s *Server) ready() error {
 		return err
 	}
 	deadline := time.Now().Add(s.cfg.StartTimeout)
-	var buf [64]byte
+	var buf, oob [64]byte
 	for {
-		n, err := unix.Read(s.ctl, buf[:])
+		n, rights, _, _, err := unix.Recvmsg(s.ctl, buf[:], oob[:], unix.MSG_CMSG_CLOEXEC)
 		switch {
 		case err == unix.EAGAIN:
 			if _, err := s.poller.wait(context.Background(), deadline); err != nil && !time.Now().Before(deadline) {
@@ -171,10 +176,31 @@ func (s *Server) ready() error {
 		case n == 0:
 			<-s.wait // so that what it printed is all there
 			return fmt.Errorf("the interpreter ended: %w", ErrServerLost)
+		case buf[0] == 'L':
+			if err := s.listen(oob[:rights]); err != nil {
+				return err
+			}
 		case buf[0] == 'H':
 			return nil
 		}
 	}
+}
+
+// listen takes in the launcher's listener.
+func (s *Server) listen(oob []byte) error {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(messages) != 1 {
+		return fmt.Errorf("take in listener: %d control messages: %v", len(messages), err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return fmt.Errorf("take in listener: %d descriptors: %v", len(fds), err)
+	}
+	s.listener = fds[0]
+	if err := unix.SetNonblock(s.listener, true); err != nil {
+		return fmt.Errorf("take in listener: %w", err)
+	}
+	return s.poller.add(s.listener, unix.EPOLLIN)
 }
 
 // Pid is the process id of the server itself.
@@ -347,6 +373,10 @@ func (s *Server) Close() (err error) {
 		}
 		s.cmd.Process.Kill()
 		<-s.wait
+	}
+	if s.listener >= 0 {
+		unix.Close(s.listener)
+		s.listener = -1
 	}
 	for _, c := range s.children {
 		c.close()

@@ -9,6 +9,7 @@ import (
 	"github.com/gradefleet/gradefleet/worker/internal/pymarshal"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/landlock"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/namespace"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox/seccomp"
 )
 
 // Cell is a slot's part of the sandbox: what its fork server is started in, and
@@ -65,6 +66,13 @@ func (c *Cell) release() {
 // processes of its slot: then it can end all of them at once.
 func (c *Cell) Confined() bool {
 	return c.p.kind != namespace.None || c.p.files != nil && c.p.abi >= 6
+}
+
+// Blocked answers one system call that waits at the listener that the launcher
+// sent: it is refused, and its name returned; "" if none waits any more.
+func Blocked(listener int) string {
+	call, _ := seccomp.Refuse(listener)
+	return call
 }
 
 // Close gives up what the cell holds. Its fork server has ended.

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -83,12 +84,37 @@ func launch(policy string, argv []string) error {
 		}
 	}
 	if layers.Calls != nil {
-		if err := layers.Calls.Install(); err != nil {
+		if err := restrictCalls(*layers.Calls); err != nil {
 			return fmt.Errorf("restrict system calls: %w", err)
 		}
 	}
 	if err := unix.Exec(argv[0], argv, os.Environ()); err != nil {
 		return fmt.Errorf("execute %s: %w", argv[0], err)
+	}
+	return nil
+}
+
+// Control is the descriptor of a launched program on which the launcher sends
+// the worker, before the program begins, the byte 'L' with the listener of its
+// seccomp filter, if there is one.
+const Control = 3
+
+// restrictCalls installs the filter; with a listener, if that can be had, which
+// goes to the worker.
+func restrictCalls(calls seccomp.Policy) error {
+	if !calls.Tell {
+		return calls.Install()
+	}
+	fd, err := calls.InstallListener()
+	if errors.Is(err, seccomp.ErrUnavailable) {
+		return calls.Install()
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Sendmsg(Control, []byte("L"), unix.UnixRights(fd), nil, 0); err != nil {
+		return fmt.Errorf("send listener: %w", err)
 	}
 	return nil
 }

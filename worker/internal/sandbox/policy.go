@@ -187,7 +187,7 @@ func (p *Policy) callLayer() {
 		if err := seccomp.Probe(context.Background()); err != nil {
 			return "", err
 		}
-		p.calls = &seccomp.Policy{}
+		p.calls = &seccomp.Policy{Tell: seccomp.CanListen()}
 		return "sockets, tracing, mounts, namespaces, kernel settings and other calls of no use refused", nil
 	})
 }

@@ -28,14 +28,26 @@ const newestOption = unix.PR_SET_CFI
 
 // classes is the policy.
 func (p Policy) classes() []class {
+	// The C library asks a name service and the kernel for names by itself.
+	common := isNot(0, unix.AF_UNIX, unix.AF_NETLINK)
 	newSocket := refuse
-	if p.UnixSockets {
+	switch {
+	case p.Tell && !p.UnixSockets:
+		newSocket = verdict{rules: []rule{{common, told}}, otherwise: eperm}
+	case p.UnixSockets:
 		newSocket = check(
+			rule{common, told},
 			rule{isNot(0, unix.AF_UNIX), eperm},
 			rule{isNot(1, unix.SOCK_STREAM).masked(socketType), eperm},
 		)
 	}
-	return append([]class{{newSocket, "socket"}}, fixed...)
+	list := append([]class{{newSocket, "socket"}}, fixed...)
+	if !p.Tell {
+		for i := range list {
+			list[i].verdict = list[i].verdict.untold()
+		}
+	}
+	return list
 }
 
 // fixed is what no field of a Policy changes.
@@ -57,8 +69,8 @@ var fixed = append([]class{
 	// No namespaces, in which a process has rights that open much of the
 	// kernel. And no siblings: CLONE_PARENT would make the fork server the
 	// parent of a process that it knows nothing of.
-	{check(rule{has(0, namespaces|unix.CLONE_PARENT), eperm}), "clone"},
-	{refuse, "unshare setns"},
+	{check(rule{has(0, namespaces|unix.CLONE_PARENT), told}), "clone"},
+	{forbid, "unshare setns"},
 	// Its flags are behind a pointer, where a filter can't look. The C library
 	// falls back to clone.
 	{absent, "clone3"},
@@ -96,28 +108,30 @@ var fixed = append([]class{
 	{check(rule{is(2, unix.S_IFCHR, unix.S_IFBLK).masked(unix.S_IFMT), eperm}), "mknodat"},
 
 	// Other processes: their memory, descriptors and states.
-	{refuse, "ptrace process_vm_readv process_vm_writev process_madvise process_mrelease kcmp pidfd_getfd"},
+	{forbid, "ptrace process_vm_readv process_vm_writev process_mrelease kcmp pidfd_getfd"},
+	{refuse, "process_madvise"},
 
 	// Mounts and roots.
-	{refuse, "mount umount2 pivot_root chroot move_mount open_tree open_tree_attr fsopen fsmount fspick fsconfig mount_setattr"},
+	{forbid, "mount umount2 pivot_root chroot move_mount open_tree open_tree_attr fsopen fsmount fspick fsconfig mount_setattr"},
 	// Files by a handle, which looks past directories; file system accounting.
-	{refuse, "name_to_handle_at open_by_handle_at quotactl quotactl_fd acct"},
+	{refuse, "name_to_handle_at quotactl quotactl_fd"},
+	{forbid, "open_by_handle_at acct"},
 	// Watches whole mounts, and can answer for others.
 	{refuse, "fanotify_init fanotify_mark"},
 
 	// Code in the kernel, its counters, faults answered by users (a tool to win
 	// races in the kernel), memory that the kernel itself can't see.
-	{refuse, "bpf perf_event_open userfaultfd memfd_secret lookup_dcookie"},
-	{refuse, "init_module finit_module delete_module kexec_load kexec_file_load"},
-	{refuse, "modify_ldt iopl ioperm"},
+	{forbid, "bpf perf_event_open userfaultfd"},
+	{refuse, "memfd_secret lookup_dcookie modify_ldt"},
+	{forbid, "init_module finit_module delete_module kexec_load kexec_file_load iopl ioperm"},
 
 	// The machine.
-	{refuse, "reboot swapon swapoff syslog vhangup sethostname setdomainname nfsservctl uselib ustat sysfs"},
-	{refuse, "settimeofday clock_settime clock_adjtime adjtimex"},
+	{forbid, "reboot swapon swapoff sethostname setdomainname settimeofday clock_settime"},
+	{refuse, "syslog vhangup nfsservctl uselib ustat sysfs clock_adjtime adjtimex"},
 
 	// State that no process owns and that outlives a job: keys, System V IPC,
 	// message queues.
-	{refuse, "add_key request_key keyctl"},
+	{forbid, "add_key request_key keyctl"},
 	{refuse, "shmget shmat shmdt shmctl semget semop semctl semtimedop msgget msgsnd msgrcv msgctl"},
 	{refuse, "mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr"},
 	{refuse, "lsm_set_self_attr"},

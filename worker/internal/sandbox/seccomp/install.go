@@ -21,30 +21,36 @@ var ErrUnavailable = errors.New("seccomp unavailable")
 //
 // It may be called again: what counts is what all filters allow.
 func (p Policy) Install() error {
+	p.Tell = false
+	_, err := p.install(unix.SECCOMP_FILTER_FLAG_TSYNC)
+	return err
+}
+
+func (p Policy) install(flags uintptr) (result uintptr, err error) {
 	filter, err := p.Filter(runtime.GOARCH)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	// A filter could be had without, by root. Then a set-user-id program would
 	// run with more rights than it expects to be refused things.
 	set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
 	if err != nil {
-		return fmt.Errorf("seccomp: ask for no_new_privs: %w", err)
+		return 0, fmt.Errorf("seccomp: ask for no_new_privs: %w", err)
 	}
 	if set != 1 {
-		return errors.New("seccomp: no_new_privs is not set on this thread: set it before the filter")
+		return 0, errors.New("seccomp: no_new_privs is not set on this thread: set it before the filter")
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	result, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program)))
 	runtime.KeepAlive(filter)
 	switch {
 	case errno == unix.ENOSYS || errno == unix.EINVAL:
 		// Without the call, without filters, or under an emulator.
-		return fmt.Errorf("%w: install filter: %w", ErrUnavailable, errno)
+		return 0, fmt.Errorf("%w: install filter: %w", ErrUnavailable, errno)
 	case errno != 0:
-		return fmt.Errorf("seccomp: install filter: %w", errno)
-	case thread != 0:
-		return fmt.Errorf("seccomp: install filter: thread %d has a filter of its own", thread)
+		return 0, fmt.Errorf("seccomp: install filter: %w", errno)
+	case flags == unix.SECCOMP_FILTER_FLAG_TSYNC && result != 0:
+		return 0, fmt.Errorf("seccomp: install filter: thread %d has a filter of its own", result)
 	}
-	return nil
+	return result, nil
 }

@@ -18,6 +18,9 @@ type Policy struct {
 	// a container in which there are none). To a submission that runs as a
 	// user who is logged in, the session bus is a way out of any sandbox.
 	UnixSockets bool
+	// Tell has a [Listener] told of calls that only a program which wants out
+	// makes, before they are refused. It takes InstallListener.
+	Tell bool
 }
 
 // architecture is one that the filter can be made for.

@@ -1,6 +1,10 @@
 package seccomp
 
-import "golang.org/x/sys/unix"
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
 
 // Actions of a filter, as SECCOMP_RET_ values.
 const (
@@ -8,8 +12,11 @@ const (
 	killed  = unix.SECCOMP_RET_KILL_PROCESS
 	// eperm refuses what exists, enosys what a program is to believe that this
 	// kernel doesn't have, so that it takes another way.
-	eperm      = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
-	enosys     = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
+	eperm  = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
+	enosys = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
+	// told refuses what a program that means no harm doesn't do: EPERM too, but
+	// with a [Listener], that is told of it first.
+	told       = unix.SECCOMP_RET_USER_NOTIF
 	einval     = unix.SECCOMP_RET_ERRNO | uint32(unix.EINVAL)
 	eopnotsupp = unix.SECCOMP_RET_ERRNO | uint32(unix.EOPNOTSUPP)
 )
@@ -24,8 +31,24 @@ type verdict struct {
 var (
 	allow  = verdict{otherwise: allowed}
 	refuse = verdict{otherwise: eperm}
+	forbid = verdict{otherwise: told}
 	absent = verdict{otherwise: enosys}
 )
+
+// untold returns the verdict where nobody is told.
+func (v verdict) untold() verdict {
+	plain := func(action uint32) uint32 {
+		if action == told {
+			return eperm
+		}
+		return action
+	}
+	w := verdict{otherwise: plain(v.otherwise), rules: slices.Clone(v.rules)}
+	for i := range w.rules {
+		w.rules[i].then = plain(w.rules[i].then)
+	}
+	return w
+}
 
 // check allows what its rules don't decide.
 func check(rules ...rule) verdict { return verdict{rules: rules, otherwise: allowed} }
