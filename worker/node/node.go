@@ -81,7 +81,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 	}
 	n.log = deps.Log.With("worker", n.id)
 	var user *syscall.Credential
-	users := os.Getuid() == 0 && cfg.UIDCount > 0
+	users := os.Getuid() == 0 && cfg.UIDCount > 0 && !slices.Contains(cfg.without(), sandbox.Users)
 	if users {
 		user = &syscall.Credential{Uid: uint32(cfg.UIDBase), Gid: uint32(cfg.UIDBase)}
 	}
@@ -102,7 +102,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 		return nil, err
 	}
 	if n.policy, err = sandbox.NewPolicy(sandbox.Config{
-		Users: users, Bin: n.binDir(), Without: cfg.without(), Log: n.log,
+		Name: n.id, Users: users, Bin: n.binDir(), Without: cfg.without(), Log: n.log,
 		Runtime: slices.Concat(n.python.Prefixes, n.python.SysPath), Writable: n.store.JobDirs(),
 		Processes: cfg.Processes, OpenFiles: cfg.OpenFiles, FileBytes: cfg.FileBytes,
 	}); err != nil {

@@ -43,6 +43,9 @@ func (e *evaluation) death(exit pyrunner.Exit, lost bool) verdict.Result {
 		if sig == unix.SIGXCPU || sig == unix.SIGKILL && exit.CPU >= e.cpu {
 			return r(protocol.TimedOut, "%s", e.cpuTimeout())
 		}
+		if sig == unix.SIGKILL && e.room.OutOfMemory() {
+			return r(protocol.OutOfMemory, "MemoryError: the kernel ended the process: all of the case's processes together may use %s of memory", megabytes(e.memory))
+		}
 		if sig == unix.SIGKILL && int64(exit.PeakKB)<<10 >= e.memory/10*9 {
 			return r(protocol.OutOfMemory, "MemoryError: the process was killed at %d MB of memory, the limit is %s", exit.PeakKB>>10, megabytes(e.memory))
 		}

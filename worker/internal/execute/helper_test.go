@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,12 +30,18 @@ var findPython = sync.OnceValues(func() (*interpreter.Interpreter, error) {
 // newSlot returns a slot and a place of its own to run in.
 func newSlot(t testing.TB, change ...func(*Limits)) (*Slot, Place) {
 	t.Helper()
+	return newSlotWithout(t, nil, change...)
+}
+
+// newSlotWithout is newSlot with layers of the sandbox left out.
+func newSlotWithout(t testing.TB, without []sandbox.Layer, change ...func(*Limits)) (*Slot, Place) {
+	t.Helper()
 	python, err := findPython()
 	if err != nil {
 		t.Skip(err)
 	}
-	root := os.Getuid() == 0
-	policy, err := sandbox.NewPolicy(sandbox.Config{Users: root, Writable: []string{jobs()}, Runtime: slices.Concat(python.Prefixes, python.SysPath), Processes: 64, OpenFiles: 256, FileBytes: 64 << 20})
+	users := os.Getuid() == 0 && !slices.Contains(without, sandbox.Users)
+	policy, err := sandbox.NewPolicy(sandbox.Config{Users: users, Without: without, Writable: []string{jobs()}, Runtime: slices.Concat(python.Prefixes, python.SysPath), Processes: 64, OpenFiles: 256, FileBytes: 64 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,6 +54,9 @@ func newSlot(t testing.TB, change ...func(*Limits)) (*Slot, Place) {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
+	if !users {
+		return s, newPlaceOf(t, -1)
+	}
 	return s, newPlace(t)
 }
 
@@ -72,6 +80,14 @@ func TestMain(m *testing.M) {
 
 func newPlace(t testing.TB) Place {
 	t.Helper()
+	if os.Getuid() == 0 {
+		return newPlaceOf(t, testUID)
+	}
+	return newPlaceOf(t, -1)
+}
+
+func newPlaceOf(t testing.TB, uid int) Place {
+	t.Helper()
 	dir, err := os.MkdirTemp(jobs(), "place-")
 	if err != nil {
 		t.Fatal(err)
@@ -84,10 +100,12 @@ func newPlace(t testing.TB) Place {
 			t.Fatal(err)
 		}
 	}
-	if os.Getuid() == 0 {
-		p.UID, p.GID = testUID, testUID
-		if out, err := exec.Command("chown", "-R", "219000:219000", p.Work, p.Tmp, p.Home).CombinedOutput(); err != nil {
-			t.Fatal(string(out))
+	if uid >= 0 {
+		p.UID, p.GID = uid, uid
+		for _, d := range []string{p.Work, p.Tmp, p.Home} {
+			if err := os.Chown(d, uid, uid); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	return p

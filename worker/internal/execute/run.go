@@ -6,6 +6,9 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/gradefleet/gradefleet/shared/protocol"
 	"github.com/gradefleet/gradefleet/worker/internal/pyrunner"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
 	"github.com/gradefleet/gradefleet/worker/internal/verdict"
@@ -76,12 +79,20 @@ func (s *Slot) Run(ctx context.Context, body []byte, at Place) (Answer, error) {
 		status, text := breachText(exit.Breach)
 		a.Outcome = string(status)
 		stderr += endLine(stderr) + text
+	case killedInside(exit) && room.OutOfMemory():
+		a.Outcome = string(protocol.OutOfMemory)
+		stderr += endLine(stderr) + fmt.Sprintf("Memory limit: the kernel ended a process: all of the command's processes together may use %s", megabytes(memory))
 	case exit.Ending == pyrunner.EndedOutput:
 		a.Outcome = "output_limit"
 		stderr += endLine(stderr) + fmt.Sprintf("Output limit: the command was ended after it wrote more than %d bytes", lim.OutputStop)
 	}
 	a.Body = encodeRun(req.session, exit, stderr, lost, marks)
 	return a, nil
+}
+
+// killedInside says whether SIGKILL ended the command or, by its shell's word, a part of it.
+func killedInside(exit pyrunner.Exit) bool {
+	return exit.Ending == pyrunner.EndedItself && (exit.Status.Signal() == unix.SIGKILL || exit.Status.ExitStatus() == 128+int(unix.SIGKILL))
 }
 
 func endLine(s string) string {

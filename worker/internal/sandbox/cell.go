@@ -114,9 +114,13 @@ type Room struct {
 // Open prepares a place for a job. The caller closes the room after it.
 func (c *Cell) Open(at Place) (*Room, error) {
 	r := &Room{c: c, at: at, Ruleset: -1}
+	if c.p.shm != nil {
+		c.p.shm.enter(at.UID)
+	}
 	if c.held != nil {
 		fd, err := c.held.Ruleset(at.Work, at.Tmp, at.Home)
 		if err != nil {
+			r.Close()
 			return nil, fmt.Errorf("confine to a session: %w", err)
 		}
 		r.Ruleset = fd
@@ -127,8 +131,11 @@ func (c *Cell) Open(at Place) (*Room, error) {
 // Work is the working directory as the job sees it.
 func (r *Room) Work() string { return r.c.p.Inside(r.at.Work) }
 
-// Close gives the room up.
+// Close gives the room up. The processes of its job have ended.
 func (r *Room) Close() {
+	if r.c.p.shm != nil {
+		r.c.p.shm.leave(r.at.UID)
+	}
 	if r.Ruleset >= 0 {
 		unix.Close(r.Ruleset)
 		r.Ruleset = -1

@@ -66,6 +66,12 @@ func (c *Cell) End(server int) error {
 		}
 		return nil
 	}
+	if c.group != nil {
+		if err := c.group.Kill(); err != nil {
+			return fmt.Errorf("end fork server: %w", err)
+		}
+		return nil
+	}
 	if _, err := proctree.End(server, endTimeout); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("end fork server: %w", err)
 	}

@@ -21,6 +21,8 @@ const Path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Config is what a worker wants of its sandbox.
 type Config struct {
+	// Name is the worker's, unique on the machine: of letters, digits, - and _.
+	Name string
 	// Users says that each session has a user of its own.
 	Users bool
 	// Bin is put in front of Path for submissions; may be empty.
@@ -60,6 +62,8 @@ type Policy struct {
 	abi   int
 	// calls is the seccomp policy; nil without that layer.
 	calls *seccomp.Policy
+	// shm is /dev/shm where slots share it, nil where they don't.
+	shm *sharedMemory
 	// memory says how the memory of a job's processes together is bounded.
 	memory memory
 	// found is what the self-test saw, nil before it ran.
@@ -87,6 +91,9 @@ func NewPolicy(c Config) (*Policy, error) {
 		}
 	}
 	p := &Policy{Config: c, layers: map[Layer]state{}}
+	if p.Name == "" {
+		p.Name = fmt.Sprint("pid", os.Getpid())
+	}
 	if !c.Users {
 		n, err := countTasks(os.Getuid())
 		if err != nil {
@@ -233,6 +240,7 @@ func (p *Policy) fileLayers() {
 		if info, err := os.Stat(shm); err == nil && info.IsDir() && p.has(Users) {
 			// Semaphores of multiprocessing live there. Users keep them apart.
 			p.files.Shared = []string{shm}
+			p.shm = &sharedMemory{dir: shm}
 			return detail + "; /dev/shm for files by name", nil
 		}
 		return detail + "; /dev/shm refused", nil

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox/cgroup"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/landlock"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/seccomp"
 )
@@ -69,7 +70,7 @@ func TestLevelIsWhatTheSelfTestSaw(t *testing.T) {
 		{"reads another session", all, findings("files of another session"), Basic},
 		{"both", all, findings("own network", "sockets"), Basic},
 	} {
-		p := &Policy{layers: c.layers, found: c.found, memory: memory{grouped: true}}
+		p := &Policy{layers: c.layers, found: c.found, memory: memory{groups: &cgroup.Root{}}}
 		if got := p.Level(); got != c.want {
 			t.Errorf("%s: level %s, want %s", c.name, got, c.want)
 		}

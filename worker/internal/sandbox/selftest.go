@@ -170,7 +170,7 @@ func (p *Policy) missing() []string {
 			list = append(list, fmt.Sprintf("%s (%v)", l, p.layers[l].why))
 		}
 	}
-	if p.has(Memory) && !p.memory.grouped {
+	if p.has(Memory) && p.memory.groups == nil {
 		list = append(list, "a memory cgroup ("+p.memory.why+")")
 	}
 	return list

@@ -39,7 +39,7 @@ func End(root int, timeout time.Duration) (killed int, err error) {
 		return 0, fmt.Errorf("end process tree: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := error(nil); err != nil {
+	if err := unix.PidfdSendSignal(fd, unix.SIGSTOP, nil, 0); err != nil {
 		return 0, fmt.Errorf("stop process %d: %w", root, err)
 	}
 	ended := map[process]bool{}
