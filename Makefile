@@ -59,5 +59,9 @@ vuln: ## Look for known vulnerabilities in dependencies (needs the vulnerability
 bench: build ## Start a fleet and measure it: trivial cases, the example problems, commands, files.
 	@sh scripts/bench.sh
 
+.PHONY: bench-isolation
+bench-isolation: ## Measure what the sandbox costs a job beside rlimits alone, all layers and each by itself.
+	cd worker && $(GO) test -run xxx -bench Isolation -benchtime 3s ./internal/execute
+
 clean: ## Remove what was built.
 	rm -rf bin .cache

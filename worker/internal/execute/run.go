@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/gradefleet/gradefleet/shared/protocol"
 	"github.com/gradefleet/gradefleet/worker/internal/pyrunner"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
@@ -79,7 +77,7 @@ func (s *Slot) Run(ctx context.Context, body []byte, at Place) (Answer, error) {
 		status, text := breachText(exit.Breach)
 		a.Outcome = string(status)
 		stderr += endLine(stderr) + text
-	case killedInside(exit) && room.OutOfMemory():
+	case room.OutOfMemory(): // a process of it, whatever its shell made of that
 		a.Outcome = string(protocol.OutOfMemory)
 		stderr += endLine(stderr) + fmt.Sprintf("Memory limit: the kernel ended a process: all of the command's processes together may use %s", megabytes(memory))
 	case exit.Ending == pyrunner.EndedOutput:
@@ -88,11 +86,6 @@ func (s *Slot) Run(ctx context.Context, body []byte, at Place) (Answer, error) {
 	}
 	a.Body = encodeRun(req.session, exit, stderr, lost, marks)
 	return a, nil
-}
-
-// killedInside says whether SIGKILL ended the command or, by its shell's word, a part of it.
-func killedInside(exit pyrunner.Exit) bool {
-	return exit.Ending == pyrunner.EndedItself && (exit.Status.Signal() == unix.SIGKILL || exit.Status.ExitStatus() == 128+int(unix.SIGKILL))
 }
 
 func endLine(s string) string {

@@ -68,7 +68,7 @@ type Server struct {
 	ctl    int // our end of the control socket, in the poller
 	// listener is a descriptor that the launcher sent, -1 for none; in the poller.
 	listener int
-	wait   chan struct{}
+	wait     chan struct{}
 	// children by pid, and those whose pid has not been told yet, in the order
 	// they were asked for.
 	children map[int]*child
