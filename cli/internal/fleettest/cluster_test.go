@@ -32,8 +32,8 @@ type cluster struct {
 // seconds where the machine is not busy.
 const composeTimeout = 3 * time.Minute
 
-// newCluster skips unless it is asked for: it needs a Docker engine and images
-// (make compose-test makes both).
+// newCluster skips unless COMPOSE_TEST has a prefix for the project's name: it
+// needs a Docker engine and images (make compose-test sees to all of that).
 func newCluster(t *testing.T, files ...string) *cluster {
 	t.Helper()
 	if os.Getenv("COMPOSE_TEST") == "" {
@@ -43,15 +43,17 @@ func newCluster(t *testing.T, files ...string) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t: t, root: root, project: "gradefleet-test-" + protocol.NewID()[:8], client: &http.Client{Timeout: time.Minute}}
+	c := &cluster{t: t, root: root, project: os.Getenv("COMPOSE_TEST") + "-" + protocol.NewID()[:8], client: &http.Client{Timeout: time.Minute}}
 	t.Cleanup(c.client.CloseIdleConnections)
 	var env strings.Builder
 	for _, name := range []string{"NATS_GATEWAY_PASSWORD", "NATS_WORKER_PASSWORD", "NATS_ROUTE_PASSWORD", "GRAFANA_PASSWORD"} {
 		fmt.Fprintf(&env, "%s=s%s\n", name, protocol.NewID())
 	}
-	// Port 0: any that is free.
+	// Fixed, and not 0 for any: a container that is started again keeps them.
 	for _, name := range []string{"GATEWAY_PORT", "GATEWAY_WEB_PORT", "PROXY_PORT", "PROXY_WEB_PORT", "PROMETHEUS_PORT"} {
-		fmt.Fprintf(&env, "%s=0\n", name)
+		if len(files) == 0 || !strings.HasPrefix(name, "GATEWAY") { // ha.env has those
+			fmt.Fprintf(&env, "%s=%d\n", name, freePort(t))
+		}
 	}
 	secrets := filepath.Join(t.TempDir(), "env")
 	if err := os.WriteFile(secrets, []byte(env.String()), 0o600); err != nil {
@@ -105,7 +107,9 @@ func (c *cluster) compose(args ...string) string {
 	if err != nil {
 		c.t.Fatalf("docker compose %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
-	c.t.Logf("docker compose %s: %.1f s", strings.Join(args, " "), time.Since(begun).Seconds())
+	if took := time.Since(begun); took > time.Second {
+		c.t.Logf("docker compose %s: %.1f s", args[0], took.Seconds())
+	}
 	return out
 }
 
@@ -142,7 +146,9 @@ func (c *cluster) eventually(what string, within time.Duration, check func() str
 	for {
 		missing := check()
 		if missing == "" {
-			c.t.Logf("%s after %.1f s", what, time.Since(begun).Seconds())
+			if took := time.Since(begun); took > time.Second {
+				c.t.Logf("%s after %.1f s", what, took.Seconds())
+			}
 			return
 		}
 		if time.Since(begun) > within {

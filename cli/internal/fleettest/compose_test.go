@@ -30,13 +30,14 @@ func TestCompose(t *testing.T) {
 	c.isolation(api, "container")
 	c.reach()
 
+	both := []string{api, c.url("gateway", 6000)}
 	t.Run("scenarios", func(t *testing.T) {
 		scenarios, err := loadScenarios()
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, s := range scenarios {
-			if err := s.play(c.client, []string{api, c.url("gateway", 6000)}); err != nil {
+			if err := s.play(c.client, both); err != nil {
 				t.Errorf("%s: %v", s.Name, err)
 			}
 		}
@@ -166,9 +167,9 @@ for name, host, port in [a.split(",") for a in sys.argv[1:]]:
         print(name, "closed")
 `
 	out := c.compose("exec", "-T", "worker", "python3", "-c", program,
-		"nats,nats,4222", "route,nats,6222", "monitor,nats,8222", "name,gateway,8080", "gateway,"+gateway+",8080", "metrics,"+gateway+",9464",
+		"nats,nats,4222", "route,nats,6222", "monitor,nats,8222", "gateway,"+gateway+",8080", "metrics,"+gateway+",9464",
 		"prometheus,"+prometheus+",9090", "world,192.0.2.1,80", "resolver,198.51.100.1,53")
-	want := "nats open\nroute closed\nmonitor closed\nname closed\ngateway closed\nmetrics closed\nprometheus closed\nworld closed\nresolver closed"
+	want := "nats open\nroute closed\nmonitor closed\ngateway closed\nmetrics closed\nprometheus closed\nworld closed\nresolver closed"
 	if out != want {
 		c.t.Errorf("a worker reaches\n%s\nwant\n%s", out, want)
 	}
@@ -185,24 +186,18 @@ func (c *cluster) address(service, network string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// workload writes the examples over and over, with a pause in each, so that
-// there is time to break something.
+// workload writes submissions that take a while, half of their cases right, so
+// that there is time to break something.
 func (c *cluster) workload(rows int) string {
 	c.t.Helper()
-	examples, err := os.ReadFile(filepath.Join(c.root, "examples/problems.jsonl"))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSpace(string(examples)), "\n")
 	var b strings.Builder
 	for i := range rows {
-		var row map[string]any
-		if err := json.Unmarshal([]byte(lines[i%len(lines)]), &row); err != nil {
-			c.t.Fatal(err)
-		}
-		row["task_id"] = fmt.Sprintf("%v-%d", row["task_id"], i)
-		row["code"] = fmt.Sprint(row["code"], "\nimport time as _pause\n_pause.sleep(0.02)\n")
-		line, err := json.Marshal(row)
+		line, err := json.Marshal(map[string]any{
+			"task_id": fmt.Sprint("square-", i), "entry_point": "square",
+			"code":     "import time\ndef square(x):\n    time.sleep(0.03)\n    return x * x\n",
+			"io_cases": []map[string]string{{"input": fmt.Sprint("x=", i), "output": fmt.Sprint(i * i)}, {"input": "x=2", "output": "5"}},
+			"verdicts": []bool{true, false},
+		})
 		if err != nil {
 			c.t.Fatal(err)
 		}
