@@ -48,6 +48,10 @@ test-long: ## Run the slow tests: fuzzing for some minutes, the full differentia
 	cd worker && GRADEFLEET_DIFFERENTIAL_PAIRS=5000000 $(GO) test -run Differential -v -timeout 20m ./internal/pyvalue
 	cd worker && for f in FuzzParse FuzzDecodeMarshal FuzzParseArgs FuzzUnquoteJSON; do $(GO) test -run xxx -fuzz "^$$f$$" -fuzztime 60s ./internal/pyvalue || exit 1; done
 
+.PHONY: redteam
+redteam: ## Attack fleets as root, as a user without rights, in a plain container, and with each layer left out; print the scores.
+	@sh scripts/redteam.sh all
+
 lint: ## Check format, vet, staticcheck and the Python client's syntax.
 	@bad=$$(gofmt -l $(MODULES)); if [ -n "$$bad" ]; then echo "not gofmt'ed: $$bad"; exit 1; fi
 	$(GO) vet $(MODULES:%=./%/...)

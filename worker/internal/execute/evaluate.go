@@ -54,6 +54,9 @@ type caseState struct {
 	blocked bool
 	// hard: not a mere wrong answer or exception, always to be confirmed.
 	hard bool
+	// suspect: it took so long that it may have used more CPU time than it
+	// said; to be confirmed, even if it passed.
+	suspect bool
 }
 
 // errStopped ends an evaluation whose remaining cases are to be skipped.
@@ -77,7 +80,7 @@ func (s *Slot) Evaluate(ctx context.Context, body []byte, at Place) (Answer, err
 	if e.memory, err = within(req.limits.memory, lim.CaseMemory, lim.MaxMemory, "memory_mb", megabytes); err != nil {
 		return refuse(422, "%v", err), nil
 	}
-	if e.room, err = s.cell.Open(at.Place); err != nil {
+	if e.room, err = s.open(at); err != nil {
 		return Answer{}, err
 	}
 	defer e.room.Close()
@@ -211,11 +214,14 @@ func (e *evaluation) runFrom(first int) (int, error) {
 	if lost && e.secondChance() {
 		return handled, nil
 	}
+	e.account(list[:handled], exit)
 	if handled > 0 {
-		e.cases[list[0]].final = e.cases[list[0]].done
+		e.cases[list[0]].final = e.cases[list[0]].done && !e.cases[list[0]].suspect
 	}
 	if handled == 1 && len(list) == 1 {
-		e.addOutput(&e.cases[list[0]], exit) // what its own processes printed
+		c := &e.cases[list[0]]
+		e.overCPU(c)
+		e.addOutput(c, exit) // what its own processes printed
 	}
 	if handled == len(list) || exit.Ending == pyrunner.EndedStopped {
 		if e.spent() {
@@ -261,13 +267,63 @@ func (e *evaluation) runAlone(i int) error {
 	if handled == 0 {
 		c.finish(e.death(exit, lost))
 	}
-	c.final = c.done
-	if exit.CPU > 0 {
-		c.CPU = exit.CPU
-	}
-	c.PeakKB = max(c.PeakKB, exit.PeakKB)
+	e.account([]int{i}, exit)
+	e.overCPU(c)
+	c.final, c.suspect = c.done, false
 	e.addOutput(c, exit)
 	return nil
+}
+
+// account holds what the cases of a process said of themselves against what the
+// kernel says of the process and all it started: a submission shares the process
+// with who speaks for it. What the kernel has on top is shared out by wall time;
+// what it has less is taken as it is.
+func (e *evaluation) account(list []int, exit pyrunner.Exit) {
+	if exit.Ending == pyrunner.EndedProtocol {
+		for _, i := range list {
+			e.cases[i].Integrity = append(e.cases[i].Integrity, integrityChannel)
+		}
+	}
+	if len(list) == 0 || exit.CPU == 0 {
+		return
+	}
+	if len(list) == 1 {
+		c := &e.cases[list[0]]
+		c.CPU, c.PeakKB = exit.CPU, exit.PeakKB
+		return
+	}
+	var said, wall time.Duration
+	peak := 0
+	for _, i := range list {
+		said += e.cases[i].CPU
+		wall += e.cases[i].Wall
+		peak = max(peak, e.cases[i].PeakKB)
+	}
+	more := exit.CPU - said - processCPU
+	for _, i := range list {
+		c := &e.cases[i]
+		switch {
+		case more <= said/4:
+		case wall > 0:
+			c.CPU += time.Duration(float64(more) * float64(c.Wall) / float64(wall))
+		default:
+			c.CPU += more / time.Duration(len(list))
+		}
+		if peak < exit.PeakKB-exit.PeakKB/8 || peak > exit.PeakKB {
+			c.PeakKB = exit.PeakKB
+		}
+	}
+}
+
+// processCPU is what a process uses beside its cases, with room to spare.
+const processCPU = 20 * time.Millisecond
+
+// overCPU makes a case a timeout that was alone in its process, if that used
+// more CPU time than a case may, whatever it said itself.
+func (e *evaluation) overCPU(c *caseState) {
+	if c.CPU > e.cpu && (c.done && c.Passed() || c.answered) {
+		c.fail(protocol.TimedOut, e.cpuTimeout())
+	}
 }
 
 func (e *evaluation) keep(out []byte, cut bool) ([]byte, bool) {
@@ -304,6 +360,7 @@ func (e *evaluation) process(list []int, captured bool) (handled int, exit pyrun
 	}
 	limits := e.limits(len(list))
 	var fault string
+	last := time.Now()
 	exit, lost, err = e.slot.run(e.ctx, e.room, pyrunner.Job{
 		Message: pyrunner.Evaluate(spec, e.room.Confine(limits), e.importFrom()),
 		Guard:   e.room.Guard(limits),
@@ -328,6 +385,11 @@ func (e *evaluation) process(list []int, captured bool) (handled int, exit pyrun
 			if !e.take(c, f) {
 				return nil, pyrunner.Protocol
 			}
+			now := time.Now()
+			// Its word on CPU time is checked by the kernel's on a process of
+			// its own, if its wall time leaves room for a lie.
+			c.suspect = len(list) > 1 && 2*now.Sub(last) > e.cpu
+			last = now
 			handled++
 			if e.req.stopOnFailure && c.done && !c.Passed() || e.spent() {
 				return nil, pyrunner.Stop

@@ -91,3 +91,45 @@ def f(x):
 		t.Errorf("afterwards: %+v", a)
 	}
 }
+
+// What a result says of CPU time and memory is the kernel's word.
+func TestUseIsTheKernelsWord(t *testing.T) {
+	s, at := newSlot(t)
+	const forged = `
+import os, struct, sys, time, marshal
+def report(n, v):
+    body = b"\0" + marshal.dumps(v, 2)
+    os.write(3, struct.pack("<IBIIIIII", 25 + len(body), ord("V"), n, 0, 0, 1, 0, 0) + body)
+def f(x):
+    b = bytearray(60 << 20)
+    end = time.process_time() + 1.3
+    while time.process_time() < end: pass
+    report(x - 1, x)
+    os._exit(0)
+`
+	raised := strings.Replace(forged, "def f(x):", "import resource\ndef f(x):\n    resource.setrlimit(resource.RLIMIT_CPU, (2, 2))", 1)
+	limits := map[string]any{"limits": map[string]any{"cpu_s": 1, "wall_s": 10}}
+	if a := evaluate(t, s, at, raised, limits, "x=1", "1"); a.Cases[0].Status != "timeout" {
+		t.Errorf("used 1.3 s of CPU time, said 0: %+v %s", a.Cases[0], a.Cases[0].error())
+	}
+	if a := evaluate(t, s, at, forged, nil, "x=1", "1"); a.Cases[0].MemoryKB < 60<<10 {
+		t.Errorf("used 60 MB, said 1 KB: %+v", a.Cases[0])
+	}
+	// Frames for later cases are noticed when the runner's own come.
+	a := evaluate(t, s, at, forged+"\ndef g(x):\n    report(0, 1); report(1, 2); return x", map[string]any{"entry_point": "g"}, "x=1", "1", "x=2", "2")
+	if got := a.Cases[0].Integrity; !slices.Contains(got, "result_channel") {
+		t.Errorf("forged frames: marks %v, %s", got, statuses(a))
+	}
+}
+
+// A planted module has no say in what is expected.
+func TestPlantedModule(t *testing.T) {
+	s, at := newSlot(t)
+	at.Importable = true
+	code := "open('statistics.py', 'w').write('def mean(x): return 7')\ndef f(x): return 7"
+	for range 2 {
+		if a := evaluate(t, s, at, code, nil, "x=1", "__import__('statistics').mean([1])"); a.Passed {
+			t.Errorf("passed by a planted module: %+v", a)
+		}
+	}
+}

@@ -13,7 +13,7 @@ import (
 // policy conclude from what it saw.
 func (s *Slot) SelfTest(ctx context.Context, at Place, test *sandbox.SelfTest) error {
 	policy, lim := s.cfg.Policy, s.cfg.Limits
-	room, err := s.cell.Open(at.Place)
+	room, err := s.open(at)
 	if err != nil {
 		return err
 	}

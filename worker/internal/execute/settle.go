@@ -50,8 +50,9 @@ func (e *evaluation) settle() error {
 func (e *evaluation) evaluateExpected(list []int, withNames bool) (unnamed []int, err error) {
 	lim := e.slot.cfg.Limits
 	var source *string
+	importFrom := "" // a submission may have planted a module in its session
 	if withNames {
-		source = &e.req.code
+		source, importFrom = &e.req.code, e.importFrom()
 	}
 	for len(list) > 0 {
 		if e.spent() {
@@ -64,7 +65,7 @@ func (e *evaluation) evaluateExpected(list []int, withNames bool) (unnamed []int
 		limits := e.limits(len(list))
 		handled, fault := 0, ""
 		exit, lost, err := e.slot.run(e.ctx, e.room, pyrunner.Job{
-			Message:  pyrunner.Expr(source, texts, wholeSeconds(e.cpu), lim.reported(), e.room.Confine(limits), e.importFrom()),
+			Message:  pyrunner.Expr(source, texts, wholeSeconds(e.cpu), lim.reported(), e.room.Confine(limits), importFrom),
 			Guard:    e.room.Guard(limits),
 			Wall:     e.wall,
 			Keep:     lim.CaseOutput,
@@ -174,6 +175,7 @@ func (e *evaluation) compare(c *caseState) error {
 	}
 	var truths []byte
 	var shown string
+	ready := false
 	var ended *pyrunner.Frame
 	limits := e.limits(1)
 	fault := ""
@@ -189,9 +191,10 @@ func (e *evaluation) compare(c *caseState) error {
 			case f.Kind == pyrunner.FrameFault:
 				fault = string(f.Body)
 				return nil, pyrunner.Stop
-			case truths != nil || ended != nil:
+			case truths != nil || ended != nil || ready && f.Kind == pyrunner.FrameReady:
 				return nil, pyrunner.Protocol
 			case f.Kind == pyrunner.FrameReady:
+				ready = true
 				return pyrunner.Candidates(text, values), pyrunner.Continue
 			case f.Kind == pyrunner.FrameTruths && len(f.Body) >= 4:
 				n := int(binary.LittleEndian.Uint32(f.Body))
@@ -223,6 +226,9 @@ func (e *evaluation) compare(c *caseState) error {
 	}
 	switch {
 	case truths != nil:
+		if exit.Ending == pyrunner.EndedProtocol {
+			c.Integrity = append(c.Integrity, integrityChannel)
+		}
 		if text != nil {
 			c.ShowExpected, c.WantOpaque = true, shown
 		}
@@ -277,6 +283,10 @@ func (e *evaluation) confirm() error {
 	for _, i := range e.todo {
 		c := &e.cases[i]
 		switch {
+		case c.suspect && c.done && c.Passed():
+			if err := e.again(i); err != nil {
+				return err
+			}
 		case !c.done || c.final || c.Passed():
 		case c.hard:
 			if err := e.again(i); err != nil {

@@ -57,6 +57,31 @@ func (s *Slot) start() error {
 	return nil
 }
 
+func (s *Slot) restart() error {
+	s.stop()
+	s.restarts++
+	if err := s.start(); err != nil {
+		return fmt.Errorf("restart fork server: %w", err)
+	}
+	return nil
+}
+
+// open prepares a place for a job, if need be with another fork server: what
+// prepares it may have been lost with the last.
+func (s *Slot) open(at Place) (*sandbox.Room, error) {
+	if s.server != nil {
+		room, err := s.cell.Open(at.Place)
+		if err == nil {
+			return room, nil
+		}
+		s.cfg.Log.Warn("prepare place", "error", err)
+	}
+	if err := s.restart(); err != nil {
+		return nil, err
+	}
+	return s.cell.Open(at.Place)
+}
+
 // Ready forks a child ahead of need; to be called when the slot is idle.
 func (s *Slot) Ready() {
 	if s.server != nil {
@@ -91,13 +116,15 @@ func (s *Slot) stop() {
 // whether the submission is to blame. An error means that the platform can't
 // run jobs, or that ctx is done.
 func (s *Slot) run(ctx context.Context, room *sandbox.Room, job pyrunner.Job) (exit pyrunner.Exit, lost bool, err error) {
-	job.Ruleset = room.Ruleset
 	if s.server == nil {
-		s.restarts++
-		if err := s.start(); err != nil {
-			return exit, false, fmt.Errorf("restart fork server: %w", err)
+		if err := s.restart(); err != nil {
+			return exit, false, err
+		}
+		if err := room.Renew(); err != nil {
+			return exit, false, err
 		}
 	}
+	job.Ruleset = room.Ruleset
 	exit, err = s.server.Run(ctx, job)
 	if gone := s.server.Lost(); gone != nil {
 		s.cfg.Log.Warn("fork server lost", "error", gone)

@@ -23,6 +23,16 @@ RECURSION_LIMIT = 1000  # CPython's default
 SCALARS = frozenset((int, str, bool, float, type(None), bytes, complex, type(...)))
 
 
+LITERALS = SCALARS | {list, tuple, dict, set, frozenset, bytearray, object}
+
+
+def installed(c):
+    """Whether a class is a module's, as collections.Counter is: one of a
+    submission's lies in no module."""
+    module = sys.modules.get(c.__module__)
+    return module is not None and getattr(module, c.__name__, None) is c
+
+
 class Unfit(Exception):
     """The value holds something that is no builtin literal."""
 
@@ -65,9 +75,13 @@ def base(v, marks):
         return base(v.tolist(), marks)  # scalars become Python's, arrays nested lists
     if module.startswith("pandas.") and t.__name__ in ("Series", "Index", "RangeIndex"):
         return base(v.tolist(), marks)
-    if "__eq__" in t.__dict__:
-        marks.add("subclass")  # of a builtin, with its own idea of equality
     mro = t.__mro__
+    for c in mro:
+        if c.__module__ == "builtins" and c in LITERALS:
+            break
+        if "__eq__" in c.__dict__ and not installed(c):
+            marks.add("subclass")  # of a builtin, with its own idea of equality
+            break
     if bool in mro or int in mro:
         return int.__int__(v)
     if float in mro:

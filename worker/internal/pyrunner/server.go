@@ -105,7 +105,7 @@ func StartServer(cfg Config) (*Server, error) {
 		`import sys; exec(compile(sys.stdin.buffer.read(), "<gradefleet fork server>", "exec"))`)
 	s.cmd.Stdin = strings.NewReader(s.program())
 	s.cmd.Stderr = s.stderr
-	s.cmd.ExtraFiles = []*os.File{theirs}
+	s.cmd.ExtraFiles = append([]*os.File{theirs}, s.cmd.ExtraFiles...)
 	err = s.cmd.Start()
 	theirs.Close() // so that the server's end is the only one
 	if err != nil {

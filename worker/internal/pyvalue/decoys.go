@@ -10,25 +10,35 @@ import (
 
 // Decoys returns n values of the same shape as v that are not Equal to v nor
 // to each other: for a line-up, in which an object that claims to equal the
-// expected value must not claim to equal others. They are v with a number, a
-// character, a member or the length changed somewhere; where there are too few
-// such values (True has one) others follow. None is only a reordering of v or
-// only a rounding error away from it: what tolerates those is no impostor.
+// expected value must not claim to equal others. None is only a reordering of v
+// or only a rounding error away from it: what tolerates those is no impostor.
+//
+// The line-up must not tell which member is v. So it is a path: each value is
+// the one before it with one number or character changed, by a change that is
+// as likely the other way round, and v is at a random place of the path. Where
+// that gives too few values (True has one neighbour) others follow, and who
+// looks at them can tell.
 func Decoys(v Value, n int, r *rand.Rand) []Value {
 	found := make([]Value, 0, max(n, 0))
-	add := func(x Value) {
+	add := func(x Value) bool {
 		if Equal(x, v) {
-			return
+			return false
 		}
 		for _, y := range found {
 			if Equal(x, y) {
-				return
+				return false
 			}
 		}
 		found = append(found, x)
+		return true
 	}
-	for tries := 0; len(found) < n && tries < 8*n; tries++ {
-		add(mutate(v, r))
+	for _, steps := range [...]int{r.IntN(n + 1), n} { // to one side, then to the other
+		at := v
+		for tries := 0; len(found) < min(steps, n) && tries < 8*n; tries++ {
+			if x := mutate(at, r); add(x) {
+				at = x
+			}
+		}
 	}
 	for i := r.Int64N(1 << 32); len(found) < n; i++ {
 		add(Int(i))
@@ -71,111 +81,82 @@ func mutate(v Value, r *rand.Rand) Value {
 	return v
 }
 
-func mutateInt(v Value, r *rand.Rand) Value {
+// step is a change of a number, either way alike.
+func step(r *rand.Rand) int64 {
 	delta := 1 + r.Int64N(9)
 	if r.IntN(2) == 0 {
-		delta = -delta
+		return -delta
 	}
+	return delta
+}
+
+func mutateInt(v Value, r *rand.Rand) Value {
 	b := v.big()
 	if b == nil {
 		b = big.NewInt(int64(v.n))
 	}
-	switch r.IntN(4) {
-	case 0:
-		if b.Sign() != 0 {
-			return BigInt(new(big.Int).Neg(b))
-		}
-	case 1:
-		return BigInt(new(big.Int).Mul(b, big.NewInt(1+max(delta, -delta))))
-	}
-	return BigInt(new(big.Int).Add(b, big.NewInt(delta)))
+	return BigInt(new(big.Int).Add(b, big.NewInt(step(r))))
 }
 
 func mutateFloat(f float64, r *rand.Rand) float64 {
-	if math.IsInf(f, 0) || f != f {
-		return []float64{-f, math.MaxFloat64, 0, r.Float64()}[r.IntN(4)]
+	g := f + float64(step(r))
+	if f != f || g == f { // nan, infinite, or too large to feel it
+		return []float64{-f, math.MaxFloat64 * r.Float64(), 0, r.Float64()}[r.IntN(4)]
 	}
-	switch r.IntN(4) {
-	case 0:
-		return -f
-	case 1:
-		return f * 2
-	case 2:
-		return f / float64(2+r.IntN(9))
-	default:
-		return f + float64(1+r.IntN(9))
-	}
+	return g
 }
 
-// mutateText changes, drops, doubles or adds a character.
+// mutateText changes a character into another of its kind; an empty text gets one.
 func mutateText(s string, r *rand.Rand) string {
-	at, n := 0, 0
-	if s != "" {
-		at = r.IntN(len(s))
-		for at > 0 && !utf8.RuneStart(s[at]) {
-			at--
-		}
-		_, n = decodeCodePoint(s[at:])
+	if s == "" {
+		return string(rune('a' + r.IntN(26)))
 	}
-	c := string(rune('a' + r.IntN(26)))
-	switch r.IntN(4) {
-	case 0:
-		return s[:at] + c + s[at+n:]
-	case 1:
-		return s[:at] + s[at+n:]
-	case 2:
-		return s[:at+n] + s[at:]
-	default:
-		return s + c
+	at := r.IntN(len(s))
+	for at > 0 && !utf8.RuneStart(s[at]) {
+		at--
 	}
+	c, n := decodeCodePoint(s[at:])
+	first, count := 'a', 26
+	switch {
+	case '0' <= c && c <= '9':
+		first, count = '0', 10
+	case 'A' <= c && c <= 'Z':
+		first = 'A'
+	}
+	return s[:at] + string(rune(int(first)+r.IntN(count))) + s[at+n:]
 }
 
 func mutateBytes(s string, r *rand.Rand) string {
-	if s == "" || r.IntN(3) == 0 {
-		return s + string([]byte{byte(r.IntN(256))})
+	if s == "" {
+		return string([]byte{byte(r.IntN(256))})
 	}
 	b := []byte(s)
 	b[r.IntN(len(b))] += byte(1 + r.IntN(255))
-	return string(b[:len(b)-r.IntN(2)])
+	return string(b)
 }
 
-// mutateItems changes, drops, doubles or adds a member.
+// mutateItems changes a member; what is empty gets one.
 func mutateItems(items []Value, r *rand.Rand) []Value {
 	if len(items) == 0 {
 		return []Value{[]Value{None(), Int(r.Int64N(100)), Str("a"), Float(r.Float64())}[r.IntN(4)]}
 	}
+	changed := slices.Clone(items)
 	at := r.IntN(len(items))
-	switch r.IntN(6) {
-	case 0:
-		return slices.Concat(items[:at], items[at+1:])
-	case 1:
-		return slices.Insert(slices.Clone(items), at, items[at])
-	case 2:
-		return slices.Insert(slices.Clone(items), at, Int(r.Int64N(1000)))
-	default:
-		changed := slices.Clone(items)
-		changed[at] = mutate(items[at], r)
-		return changed
-	}
+	changed[at] = mutate(items[at], r)
+	return changed
 }
 
-// mutateDict changes a value or a key, or drops or adds a pair.
+// mutateDict changes a value or, seldom, a key.
 func mutateDict(v Value, r *rand.Rand) Value {
 	items := slices.Clone(v.table().items)
 	if len(items) == 0 {
 		items = []Value{Str("a"), Int(r.Int64N(100))}
 	} else {
 		at := r.IntN(len(items)) &^ 1
-		switch r.IntN(5) {
-		case 0:
-			items = slices.Delete(items, at, at+2)
-		case 2:
-			items = append(items, mutate(items[at], r), items[at+1])
-		case 1:
-			items[at] = mutate(items[at], r)
-		default:
-			items[at+1] = mutate(items[at+1], r)
+		if r.IntN(4) != 0 {
+			at++
 		}
+		items[at] = mutate(items[at], r)
 	}
 	if w, err := collection(KindDict, items); err == nil {
 		return w

@@ -60,3 +60,38 @@ func TestDecoys(t *testing.T) {
 		t.Errorf("no decoys wanted, %v made", got)
 	}
 }
+
+// Whoever looks at a line-up from all sides finds v no more often than by chance.
+func TestLineUpDoesNotTell(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	const n, rounds = 15, 2000
+	distance := func(a, b Value) (d int64) {
+		for i, x := range a.Items() {
+			y, _ := b.Items()[i].Int64()
+			z, _ := x.Int64()
+			d += max(y-z, z-y)
+		}
+		return d
+	}
+	central := 0
+	for range rounds {
+		v := List(Int(r.Int64N(100)), Int(r.Int64N(100)), Int(r.Int64N(100)), Int(r.Int64N(100)))
+		line := append(Decoys(v, n, r), v)
+		best, least := 0, int64(math.MaxInt64)
+		for i, a := range line {
+			sum := int64(0)
+			for _, b := range line {
+				sum += distance(a, b)
+			}
+			if sum < least {
+				best, least = i, sum
+			}
+		}
+		if best == n {
+			central++
+		}
+	}
+	if share := float64(central) / rounds; share > 1.6/(n+1) {
+		t.Errorf("the most central member is the right one %.3f of the time, chance is %.3f", share, 1.0/(n+1))
+	}
+}

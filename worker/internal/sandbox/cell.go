@@ -1,14 +1,18 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/gradefleet/gradefleet/worker/internal/pymarshal"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/landlock"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/namespace"
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox/proctree"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/seccomp"
 )
 
@@ -19,6 +23,10 @@ type Cell struct {
 	name string
 	pid  int // the fork server's, as we see it
 	held *landlock.Held
+	// keeper is our end of the keeper's socket and theirs the other until the
+	// keeper has it; mounted is the place that it has mounted.
+	keeper, theirs *os.File
+	mounted        mountedPlace
 	limiter
 }
 
@@ -33,19 +41,73 @@ func (p *Policy) NewCell(name string) (*Cell, error) {
 
 // Command returns a command that starts a program in the cell, confined.
 func (c *Cell) Command(program string, args ...string) *exec.Cmd {
-	return c.p.command(c.limiter.joinFiles(), program, args...)
+	cmd := c.p.command(c.limiter.joinFiles(), program, args...)
+	if c.p.keeps() {
+		c.release()
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			cmd.Err = fmt.Errorf("make keeper's socket: %w", err)
+			return cmd
+		}
+		c.keeper, c.theirs = os.NewFile(uintptr(pair[0]), "keeper"), os.NewFile(uintptr(pair[1]), "requests")
+		cmd.ExtraFiles = []*os.File{c.theirs} // behind Control
+	}
+	return cmd
+}
+
+// keeps says whether the fork server has a keeper.
+func (p *Policy) keeps() bool { return p.root != nil && p.root.Here != "" }
+
+// mountedPlace is a place's directory, and which one of that name.
+type mountedPlace struct {
+	dir      string
+	dev, ino uint64
+}
+
+// visit has the keeper mount a place, unless it has.
+func (c *Cell) visit(at Place) error {
+	if c.keeper == nil {
+		return nil
+	}
+	dir := filepath.Dir(at.Work)
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return fmt.Errorf("look at session directory: %w", err)
+	}
+	now := mountedPlace{dir, st.Dev, st.Ino}
+	if now == c.mounted {
+		return nil
+	}
+	c.mounted = mountedPlace{}
+	if err := namespace.Ask(c.keeper, c.p.bound(dir)); err != nil {
+		return fmt.Errorf("mount session: %w", err)
+	}
+	c.mounted = now
+	return nil
 }
 
 // Started tells the cell its fork server, which has executed its interpreter.
 func (c *Cell) Started(pid int) error {
-	c.release()
+	if c.held != nil {
+		c.held.Close()
+		c.held = nil
+	}
+	if c.theirs != nil {
+		c.theirs.Close()
+		c.theirs = nil
+		children, err := proctree.Descendants(pid)
+		if err != nil || len(children) == 0 {
+			return fmt.Errorf("find the fork server beneath its keeper: %w", errors.Join(err, errNoChild))
+		}
+		pid = children[0]
+	}
 	c.pid = pid
 	if !c.p.has(SessionLandlock) {
 		return nil
 	}
 	root := ""
 	if c.p.kind != namespace.None {
-		root = fmt.Sprintf("/proc/%d/root", pid)
+		root = fmt.Sprintf("/proc/%d/root", c.pid)
 	}
 	held, err := c.p.files.HoldIn(root)
 	if err != nil {
@@ -60,7 +122,16 @@ func (c *Cell) release() {
 		c.held.Close()
 		c.held = nil
 	}
+	for _, f := range [...]**os.File{&c.keeper, &c.theirs} {
+		if *f != nil {
+			(*f).Close()
+			*f = nil
+		}
+	}
+	c.mounted = mountedPlace{}
 }
+
+var errNoChild = errors.New("no child")
 
 // Confined reports whether signals from the fork server reach nothing but the
 // processes of its slot: then it can end all of them at once.
@@ -117,15 +188,30 @@ func (c *Cell) Open(at Place) (*Room, error) {
 	if c.p.shm != nil {
 		c.p.shm.enter(at.UID)
 	}
-	if c.held != nil {
-		fd, err := c.held.Ruleset(at.Work, at.Tmp, at.Home)
-		if err != nil {
-			r.Close()
-			return nil, fmt.Errorf("confine to a session: %w", err)
-		}
-		r.Ruleset = fd
+	if err := r.Renew(); err != nil {
+		r.Close()
+		return nil, err
 	}
 	return r, nil
+}
+
+// Renew prepares the place anew, after the cell got another fork server.
+func (r *Room) Renew() error {
+	if err := r.c.visit(r.at); err != nil {
+		return err
+	}
+	if r.c.held == nil {
+		return nil
+	}
+	fd, err := r.c.held.Ruleset(r.at.Work, r.at.Tmp, r.at.Home)
+	if err != nil {
+		return fmt.Errorf("confine to a session: %w", err)
+	}
+	if r.Ruleset >= 0 {
+		unix.Close(r.Ruleset)
+	}
+	r.Ruleset = fd
+	return nil
 }
 
 // Work is the working directory as the job sees it.

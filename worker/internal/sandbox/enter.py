@@ -15,7 +15,7 @@ LOG_SUBDOMAINS_OFF = 4  # ABI 7: a submission can't fill the audit log
 
 
 def _system_call():
-    """The C library's syscall(2), without the ctypes package: that costs every
+    """The C library's syscall(2) and prctl(2), without the ctypes package: that costs every
     fork the pages that it fills."""
     class Long(_ctypes._SimpleCData):
         _type_ = "l"
@@ -24,10 +24,12 @@ def _system_call():
         _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
         _restype_ = Long
 
-    return Function(_ctypes.dlsym(_ctypes.dlopen(None, 0), "syscall"))
+    library = _ctypes.dlopen(None, 0)
+    return Function(_ctypes.dlsym(library, "syscall")), Function(_ctypes.dlsym(library, "prctl"))
 
 
-_syscall = _system_call() if _ctypes else None
+_syscall, _prctl = _system_call() if _ctypes else (None, None)
+PR_SET_DUMPABLE = 4
 
 
 def restrict_self(ruleset):
@@ -79,6 +81,10 @@ def enter(spec, ruleset=-1):
             # After the limits, so that raising a hard limit back is refused.
             step = "setresuid"
             _os.setresuid(uid, uid, uid)
+            if _prctl is not None:
+                # The change of user made /proc/self root's; the worker looks
+                # there, as this user, for what a job's processes use.
+                _prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
         step = "chdir"
         _os.chdir(work)
         step = "umask"

@@ -38,8 +38,11 @@ type shared struct {
 	// Groups are the files of control groups to join.
 	Groups []string          `json:"groups"`
 	Root   *namespace.Policy `json:"root"`
-	Files  *landlock.Policy  `json:"files"`
-	Calls  *seccomp.Policy   `json:"calls"`
+	// Leave is set for the second of two processes: the first, the keeper, has
+	// built this root.
+	Leave *namespace.Policy `json:"leave"`
+	Files *landlock.Policy  `json:"files"`
+	Calls *seccomp.Policy   `json:"calls"`
 }
 
 // oomScore makes the kernel end a submission before anything else when the
@@ -74,6 +77,14 @@ func launch(policy string, argv []string) error {
 		if err := layers.Root.Build(); err != nil {
 			return fmt.Errorf("enter namespaces: %w", err)
 		}
+		if layers.Root.Here != "" {
+			return keep(layers, argv)
+		}
+	}
+	if layers.Leave != nil {
+		if err := layers.Leave.Leave(); err != nil {
+			return fmt.Errorf("leave the keeper: %w", err)
+		}
 	}
 	if err := dropRights(); err != nil {
 		return err
@@ -91,6 +102,31 @@ func launch(policy string, argv []string) error {
 	if err := unix.Exec(argv[0], argv, os.Environ()); err != nil {
 		return fmt.Errorf("execute %s: %w", argv[0], err)
 	}
+	return nil
+}
+
+// requests is the descriptor on which a keeper is asked.
+const requests = Control + 1
+
+// keep becomes the keeper of the slot's sessions, and starts the rest as its
+// child. It returns when that ended.
+func keep(layers shared, argv []string) error {
+	root := *layers.Root
+	layers.Root, layers.Leave, layers.Groups = nil, &root, nil
+	policy, err := json.Marshal(layers)
+	if err != nil {
+		return fmt.Errorf("encode policy: %w", err)
+	}
+	unix.CloseOnExec(requests)
+	control := []*os.File{os.NewFile(Control, "control")}
+	err = root.Keep(os.NewFile(requests, "requests"), control, launchName, append([]string{string(policy)}, argv...)...)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
+		os.Exit(exit.ExitCode()) // it said itself what was wrong
+	}
+	if err != nil {
+		return fmt.Errorf("fork server: %w", err)
+	}
+	os.Exit(0)
 	return nil
 }
 
@@ -166,11 +202,17 @@ func (p *Policy) command(groups []string, program string, args ...string) *exec.
 	layers := shared{Groups: groups, Root: p.root, Calls: p.calls}
 	if p.files != nil {
 		files := *p.files
-		for _, dir := range p.Writable {
-			files.ReadWrite = append(files.ReadWrite, p.Inside(dir))
-		}
-		if p.root != nil {
-			files.ReadWrite = append(files.ReadWrite, jobDir)
+		switch {
+		case p.keeps():
+			// What is mounted at Here changes: its parent's rule holds for all.
+			files.ReadWrite = append(files.ReadWrite, inside)
+		default:
+			for _, dir := range p.Writable {
+				files.ReadWrite = append(files.ReadWrite, p.Inside(dir))
+			}
+			if p.root != nil {
+				files.ReadWrite = append(files.ReadWrite, jobDir)
+			}
 		}
 		layers.Files = &files
 	}

@@ -159,7 +159,7 @@ func (r *Room) Guard(l Limits) func(server int, end func(any)) (stop func()) {
 			}
 		}
 	}
-	return func(server int, end func(any)) func() {
-		return c.guard.Start(server, limits, disk, func(b proctree.Breach) { end(b) })
+	return func(_ int, end func(any)) func() {
+		return c.guard.Start(c.pid, limits, disk, func(b proctree.Breach) { end(b) })
 	}
 }

@@ -80,6 +80,9 @@ const (
 	jobTemp = jobDir + "/tmp"
 )
 
+// here is where a job sees its session if a keeper mounts that.
+const here = inside + "/here"
+
 // shm is where POSIX semaphores and shared memory are files.
 const shm = "/dev/shm"
 
@@ -177,6 +180,11 @@ func (p *Policy) namespaceLayer() {
 			root.Links["/dev/"+link] = target
 		}
 		kind := namespace.KindHere()
+		if kind == namespace.AsUser {
+			// Sessions have no users here: nothing but the lack of a path keeps
+			// one from the modes of another.
+			root = root.KeepIn(here)
+		}
 		if err := kind.Probe(context.Background(), root); err != nil {
 			return "", err
 		}
@@ -247,8 +255,22 @@ func (p *Policy) fileLayers() {
 	})
 }
 
-// Inside is the path of a directory as a slot's processes see it.
+// Inside is the path of a directory as a slot's processes see it: with a keeper,
+// of a job's own place.
 func (p *Policy) Inside(path string) string {
+	if p.keeps() {
+		for _, dir := range p.Writable {
+			if rest, ok := strings.CutPrefix(path, dir+"/"); ok {
+				_, rest, _ := strings.Cut(rest, "/")
+				return here + "/" + rest
+			}
+		}
+	}
+	return p.bound(path)
+}
+
+// bound is the path of a directory in the slot's root as it was built.
+func (p *Policy) bound(path string) string {
 	if p.root == nil {
 		return path
 	}

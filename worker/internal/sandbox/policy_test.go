@@ -128,6 +128,9 @@ func TestLaunchRestrictsFiles(t *testing.T) {
 		if len(without) == 2 && !p.has(Namespaces) {
 			continue // then nothing is left that could refuse
 		}
+		if p.keeps() {
+			continue // then nothing can be written before a place is mounted: package execute
+		}
 		dir := p.Inside(work)
 		out, err := c.Command("/bin/sh", "-c", fmt.Sprintf("cat %s; ls /root; echo x > /etc/gradefleet-test; kill -0 %d && echo signalled; echo ok > %s/made && cat %s/made",
 			secret, os.Getpid(), dir, dir)).CombinedOutput()

@@ -41,6 +41,11 @@ def write(path):
     return "wrote " + path
 
 
+def change_mode(path):
+    os.chmod(path, os.stat(path).st_mode & 0o777)
+    return path
+
+
 def first(results):
     return next((r for r in results if r is not None), None)
 
@@ -129,6 +134,7 @@ def selftest(secrets, others, places, signalled, environs, numbers, temporary_na
         "rights": rights,
         "files of the worker": lambda: first(map(read, secrets)),
         "files of another session": lambda: first(map(read, others)),
+        "modes of another session": lambda: first(refused(change_mode, p) for p in others + [os.path.dirname(p) for p in others]),
         "files of the host": lambda: first(map(write, places)),
         "other users": lambda: first([refused(os.setuid, 0), refused(os.setgid, 0)]) if os.getuid() else "runs as root",
         "signals": lambda: signal(signalled + [os.getppid()]),

@@ -19,11 +19,8 @@ import (
 // do for its rules about processes and delegation, which are the kernel's own.
 func unified(t *testing.T) (top, controller string) {
 	t.Helper()
-	data, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range parseMounts(data) {
+	_, mounts := ownAndMounts(t)
+	for _, m := range mounts {
 		if !m.v2 || !isRoot(m.point) {
 			continue
 		}

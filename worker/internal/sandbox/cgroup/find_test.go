@@ -15,7 +15,7 @@ func TestFindSaysWhyNot(t *testing.T) {
 		attr       *syscall.SysProcAttr
 		want       string
 	}{
-		{"mounted read-only", "read-only", &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}, "read-only"},
+		{"mounted read-only", "read-only", &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}, "plain container"},
 		{"another user's", "plain", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 200600, Gid: 200600}}, "Delegate=yes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

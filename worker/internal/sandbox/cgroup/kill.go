@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"time"
@@ -29,6 +30,7 @@ const maxWatched = 64
 func (g *Group) Kill() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	defer urge()()
 	// Nothing new begins: then a few rounds end any number.
 	pidsMax := filepath.Join(g.root.bases[1], g.name, g.root.files.pids)
 	if err := writeFile(pidsMax, "0"); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -70,6 +72,26 @@ func (g *Group) killAll(deadline time.Time) error {
 		if !time.Now().Before(deadline) {
 			return fmt.Errorf("%d processes live %v after their kill", living, KillTimeout)
 		}
+	}
+}
+
+// urge has this thread run before all others, where that is allowed, until
+// restore is called: a fork bomb takes what time there is. It is proctree's too:
+// neither package imports the other.
+func urge() (restore func()) {
+	runtime.LockOSThread()
+	usual, err := unix.SchedGetAttr(0, 0)
+	if err == nil {
+		first := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
+		err = unix.SchedSetAttr(0, &first, 0)
+	}
+	if err != nil {
+		return runtime.UnlockOSThread
+	}
+	return func() {
+		if unix.SchedSetAttr(0, usual, 0) == nil {
+			runtime.UnlockOSThread()
+		} // else the thread ends with its goroutine
 	}
 }
 

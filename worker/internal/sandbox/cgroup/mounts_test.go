@@ -26,6 +26,7 @@ func TestLocate(t *testing.T) {
 		{"not mounted", "8:pids:/\n", hybrid, "pids", "", "not mounted"},
 		{"part of a v1 hierarchy", "5:memory:/docker/abc/x\n", "33 30 0:29 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n", "memory", "/sys/fs/cgroup/memory/x", ""},
 		{"another part", "5:memory:/docker/abcd\n", "33 30 0:29 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n", "memory", "", "not within"},
+		{"mounted over", "0::/\n", "24 23 0:22 / /one rw - cgroup2 cgroup2 rw\n25 23 0:22 / /two rw - cgroup2 cgroup2 rw\n", "", "/two", ""},
 		{"mounted twice", "5:memory:/a\n", "33 30 0:29 /a /one rw - cgroup cgroup rw,memory\n34 30 0:29 /b /two rw - cgroup cgroup rw,memory\n", "memory", "/one", ""},
 		{"name with a blank", "0::/\n", `24 23 0:22 / /my\040groups rw - cgroup2 cgroup2 rw` + "\n", "", "/my groups", ""},
 		{"path with a colon", "0::/a:b\n", "24 23 0:22 / /c rw - cgroup2 cgroup2 rw\n", "", "/c/a:b", ""},

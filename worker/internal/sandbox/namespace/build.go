@@ -38,8 +38,18 @@ func (p Policy) Build() error {
 	if err := p.fill(root, trees); err != nil {
 		return err
 	}
+	if p.Here != "" {
+		if err := os.MkdirAll(root+p.Here, 0o755); err != nil {
+			return fmt.Errorf("make mount point: %w", err)
+		}
+	}
 	if err := enter(root); err != nil {
 		return err
+	}
+	if p.Here != "" {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+			return fmt.Errorf("share mounts: %w", err)
+		}
 	}
 	if err := unix.Sethostname([]byte(Hostname)); err != nil {
 		return fmt.Errorf("set host name: %w", err)

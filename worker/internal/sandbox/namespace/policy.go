@@ -23,6 +23,9 @@ type Policy struct {
 	// Private is a directory that is an empty tmpfs of the slot's own, of at
 	// most PrivateBytes; for the fork server, not for jobs.
 	Private string `json:"private"`
+	// Here, if not empty, is where a keeper mounts one directory at a time: see
+	// KeepIn.
+	Here string `json:"here,omitempty"`
 	// Anchor is a directory on which the new root is mounted while it is made.
 	Anchor string `json:"anchor"`
 }

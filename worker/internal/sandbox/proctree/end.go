@@ -3,6 +3,7 @@ package proctree
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +30,7 @@ const maxWatched = 64
 func End(root int, timeout time.Duration) (killed int, err error) {
 	r := readers.Get().(*reader)
 	defer readers.Put(r)
+	defer urge()()
 	deadline := time.Now().Add(timeout)
 	top, err := r.stat(root)
 	if err != nil {
@@ -42,72 +44,102 @@ func End(root int, timeout time.Duration) (killed int, err error) {
 	if err := unix.PidfdSendSignal(fd, unix.SIGSTOP, nil, 0); err != nil {
 		return 0, fmt.Errorf("stop process %d: %w", root, err)
 	}
-	ended := map[process]bool{}
-	err = r.endDescendants(root, deadline, ended)
+	e := ending{r: r, ended: map[process]bool{}}
+	err = e.descendants(root, deadline)
 	if kill := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); kill != nil && !gone(kill) {
 		err = errors.Join(err, fmt.Errorf("kill process %d: %w", root, kill))
 	}
 	awaitEnd([]int{fd}, max(time.Until(deadline), 100*time.Millisecond))
-	r.collect(ended)
-	return len(ended), err
+	r.collect(e.ended)
+	return len(e.ended), err
 }
 
-// endDescendants kills until two looks in a row find nothing alive: one look
-// can miss a process that gets another parent meanwhile.
-func (r *reader) endDescendants(root int, deadline time.Time, ended map[process]bool) error {
-	var refused error
-	fds := make([]int, 0, maxWatched)
+// ending is the state of one End.
+type ending struct {
+	r     *reader
+	ended map[process]bool
+	// Of the present walk: how many live, how many of those were met for the
+	// first time, and pidfds of some.
+	living, fresh int
+	fds           []int
+	refused       error
+}
+
+// kill ends a process as soon as a walk comes to it. Its children become root's,
+// which a walk looks at last.
+func (e *ending) kill(p stat) {
+	if p.dead() {
+		return
+	}
+	e.living++
+	fd, err := e.r.hold(p)
+	if err != nil {
+		return // it died
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !gone(err) {
+		e.refused = fmt.Errorf("kill process %d: %w", p.pid, err)
+	} else if err == nil && !e.ended[process{p.pid, p.start}] {
+		e.ended[process{p.pid, p.start}] = true
+		e.fresh++
+	}
+	if len(e.fds) < maxWatched {
+		e.fds = append(e.fds, fd)
+	} else {
+		unix.Close(fd)
+	}
+}
+
+// descendants kills until two walks in a row find nothing alive: one can miss a
+// process that gets another parent meanwhile.
+func (e *ending) descendants(root int, deadline time.Time) error {
+	e.r.found = e.kill
+	defer func() { e.r.found = nil }()
 	for clean := 0; clean < 2; {
-		_, procs, err := r.walk(root)
-		if gone(err) {
-			return nil // killed by somebody else: its children are init's now
-		}
-		if err != nil {
-			return err
-		}
-		living, fresh := 0, 0
-		for _, p := range procs {
-			if p.dead() {
-				continue
-			}
-			living++
-			fd, err := r.hold(p)
-			if err != nil {
-				continue // it died
-			}
-			if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !gone(err) {
-				refused = fmt.Errorf("kill process %d: %w", p.pid, err)
-			} else if err == nil && !ended[process{p.pid, p.start}] {
-				ended[process{p.pid, p.start}] = true
-				fresh++
-			}
-			if len(fds) < maxWatched {
-				fds = append(fds, fd)
-			} else {
-				unix.Close(fd)
-			}
-		}
-		if living > 0 {
-			clean = 0
-		} else {
-			clean++
-		}
+		e.living, e.fresh, e.fds = 0, 0, e.fds[:0]
+		_, _, err := e.r.walk(root)
 		left := time.Until(deadline)
-		if living > 0 && left <= 0 {
-			err = fmt.Errorf("end process tree: %d descendants live, of %d that were killed", living, len(ended))
-		} else if living > 0 && fresh == 0 {
-			// All are dying: wait for that. Otherwise there may be newer ones.
-			awaitEnd(fds, min(left, 20*time.Millisecond))
+		switch {
+		case gone(err): // killed by somebody else: its children are init's now
+			clean, err = 2, nil
+		case err != nil:
+		case e.living == 0:
+			clean++
+		case left <= 0:
+			err = fmt.Errorf("end process tree: %d descendants live, of %d that were killed", e.living, len(e.ended))
+		default:
+			clean = 0
+			if e.fresh == 0 { // all are dying: otherwise there may be newer ones
+				awaitEnd(e.fds, min(left, 20*time.Millisecond))
+			}
 		}
-		for _, fd := range fds {
+		for _, fd := range e.fds {
 			unix.Close(fd)
 		}
-		fds = fds[:0]
 		if err != nil {
-			return errors.Join(err, refused)
+			return errors.Join(err, e.refused)
 		}
 	}
 	return nil
+}
+
+// urge has this thread run before all others, where that is allowed: a fork bomb
+// takes what time there is, the more with a session for each process. The
+// goroutine stays on the thread until restore is called.
+func urge() (restore func()) {
+	runtime.LockOSThread()
+	usual, err := unix.SchedGetAttr(0, 0)
+	if err == nil {
+		first := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
+		err = unix.SchedSetAttr(0, &first, 0)
+	}
+	if err != nil {
+		return runtime.UnlockOSThread
+	}
+	return func() {
+		if unix.SchedSetAttr(0, usual, 0) == nil {
+			runtime.UnlockOSThread()
+		} // else the thread ends with its goroutine
+	}
 }
 
 // hold opens a pidfd of just this process.

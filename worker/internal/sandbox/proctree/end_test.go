@@ -2,6 +2,8 @@ package proctree
 
 import (
 	"fmt"
+	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,7 +20,7 @@ var bombs = []struct {
 }{
 	// Every process forks for ever.
 	{"a bomb", 95, `
-while True:
+while time.monotonic() < end:
     try:
         os.fork()
     except OSError:
@@ -29,7 +31,7 @@ while True:
 for _ in range(20):
     if os.fork() == 0:
         break
-while True:
+while time.monotonic() < end:
     try:
         if os.fork(): os._exit(0)
     except OSError:
@@ -40,7 +42,7 @@ while True:
 	{"a stubborn bomb", 50, `
 for s in range(1, 65):
     if s not in (9, 19, 32, 33): signal.signal(s, signal.SIG_IGN)
-while True:
+while time.monotonic() < end:
     try:
         if os.fork() == 0:
             os.setsid()
@@ -60,6 +62,7 @@ def work():
     resource.setrlimit(resource.RLIMIT_NPROC, (100, 100))
     become(%d)
     say("begins")
+    end = time.monotonic() + 30  # whatever becomes of the test
 %s
 child(work)
 while True:  # as a fork server collects the dead
@@ -85,9 +88,16 @@ while True:  # as a fork server collects the dead
 	}
 }
 
-// rootIsKilled fails unless root was ended by SIGKILL.
+// rootIsKilled fails unless root was ended by SIGKILL and nothing lives that it
+// started: that would have its stdout.
 func rootIsKilled(t *testing.T, tr *tree) {
 	t.Helper()
+	tr.pipe.SetReadDeadline(time.Now().Add(10 * time.Second))
+	for tr.out.Scan() {
+	}
+	if err := tr.out.Err(); err != nil {
+		t.Errorf("something has the tree's stdout: %v", err)
+	}
 	tr.wait()
 	if ws := tr.cmd.ProcessState.Sys().(syscall.WaitStatus); ws.Signal() != unix.SIGKILL {
 		t.Errorf("root: %v, want killed", tr.cmd.ProcessState)
@@ -132,6 +142,13 @@ def work():
 child(work); stay()`, 2, 2},
 		{"a root that is stopped", `
 child(lambda: (os.kill(os.getppid(), signal.SIGSTOP), say("ready"), stay())); stay()`, 1, 1},
+		{"a root that replaces its children", `
+def replace():
+    while True:
+        child(lambda: (say("ready"), stay()))
+        os.wait()
+for _ in range(20): child(lambda: (say("ready"), stay()))
+replace()`, 21, 21},
 		{"a root that blocks everything", `
 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 child(stay); say("ready")
@@ -155,6 +172,30 @@ while True: pass`, 1, 1},
 			}
 			rootIsKilled(t, tr)
 		})
+	}
+}
+
+// End runs before all others, and only while it runs.
+func TestEndRestoresTheScheduling(t *testing.T) {
+	tr := plant(t, `child(stay); say("ready"); stay()`)
+	tr.hears(1)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restore := urge()
+	during, err := unix.SchedGetAttr(0, 0)
+	restore()
+	if err != nil || os.Getuid() == 0 && during.Policy != unix.SCHED_FIFO {
+		t.Errorf("during: %+v, %v", during, err)
+	}
+	if _, err := End(tr.pid, 10*time.Second); err != nil {
+		t.Error(err)
+	}
+	if after, err := unix.SchedGetAttr(0, 0); err != nil || *after != *before {
+		t.Errorf("after: %+v, %v; want %+v", after, err, before)
 	}
 }
 

@@ -96,6 +96,7 @@ type tree struct {
 	cmd  *exec.Cmd
 	pid  int
 	dir  string
+	pipe *os.File
 	out  *bufio.Scanner
 	in   *os.File
 	once sync.Once
@@ -129,7 +130,7 @@ func plant(t testing.TB, program string) *tree {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	tr := &tree{t: t, cmd: cmd, pid: cmd.Process.Pid, dir: dir, out: bufio.NewScanner(out), in: w}
+	tr := &tree{t: t, cmd: cmd, pid: cmd.Process.Pid, dir: dir, pipe: out.(*os.File), out: bufio.NewScanner(out), in: w}
 	t.Cleanup(func() {
 		End(tr.pid, 10*time.Second)
 		tr.wait()

@@ -43,7 +43,8 @@ var haveChildren = sync.OnceValue(func() bool {
 
 // reader reads /proc with buffers that are used again.
 type reader struct {
-	scan  bool // look for children in all of /proc
+	scan  bool       // look for children in all of /proc
+	found func(stat) // is told of each process as a walk comes to it; may be nil
 	buf   []byte
 	path  []byte
 	procs []stat

@@ -48,6 +48,13 @@ func (r *reader) walk(root int) (stat, []stat, error) {
 	return top, r.procs, nil
 }
 
+func (r *reader) add(s stat) {
+	r.procs = append(r.procs, s)
+	if r.found != nil {
+		r.found(s)
+	}
+}
+
 // follow finds descendants by the kernel's lists of children.
 func (r *reader) follow(top stat) error {
 	next := 0
@@ -67,7 +74,7 @@ func (r *reader) follow(top stat) error {
 				}
 				r.seen[pid] = true
 				if s, err := r.stat(pid); err == nil { // else it ended
-					r.procs = append(r.procs, s)
+					r.add(s)
 				}
 			}
 			r.queue = r.queue[:0]
@@ -130,7 +137,7 @@ func (r *reader) scanAll() error {
 		for _, s := range all {
 			if r.seen[s.ppid] && !r.seen[s.pid] {
 				r.seen[s.pid] = true
-				r.procs = append(r.procs, s)
+				r.add(s)
 				found = true
 			}
 		}

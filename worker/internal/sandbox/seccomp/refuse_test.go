@@ -28,7 +28,7 @@ type attempt struct {
 // refuses whatever their arguments. They are tried with arguments of which no
 // kernel makes anything.
 func refusedOutright() []attempt {
-	names := map[uint32]string{eperm: "EPERM", enosys: "ENOSYS"}
+	names := map[uint32]string{eperm: "EPERM", enosys: "ENOSYS", eopnotsupp: "EOPNOTSUPP"}
 	machine := architectures[runtime.GOARCH]
 	var list []attempt
 	for _, c := range (Policy{}).classes() {

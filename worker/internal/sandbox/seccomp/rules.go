@@ -33,6 +33,8 @@ var (
 	refuse = verdict{otherwise: eperm}
 	forbid = verdict{otherwise: told}
 	absent = verdict{otherwise: enosys}
+	// unsupported refuses as a file system does that can't.
+	unsupported = verdict{otherwise: eopnotsupp}
 )
 
 // untold returns the verdict where nobody is told.
