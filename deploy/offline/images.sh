@@ -1,8 +1,9 @@
 #!/bin/sh
 # Makes every image of docker-compose.yml without an image registry, from a
-# Debian mirror and the Go module proxy (or a filled module cache) alone, and
-# points .env to them. Grafana is not among them: neither Debian nor a Go module
-# has it. Root, for debootstrap; needs a Docker engine and Go.
+# Debian mirror and the Go module proxy (or a filled module cache) alone.
+# Grafana is not among them: neither Debian nor a Go module has it. Root, for
+# debootstrap; needs a Docker engine and Go. VERSION is the tag, and LATEST=0
+# leaves the tag latest alone.
 set -eu
 cd "$(dirname "$0")/../.."
 VERSION=${VERSION:-$(git describe --tags --always --dirty 2>/dev/null || echo dev)}
@@ -16,6 +17,7 @@ build() {
   image=$1
   shift
   begun=$(date +%s)
+  old=$(docker image inspect -f '{{.Id}}' "$image" 2>/dev/null || :)
   log=$(mktemp)
   if ! docker build -t "$image" "$@" >"$log" 2>&1; then
     tail -n 30 "$log" >&2
@@ -24,6 +26,7 @@ build() {
     exit 1
   fi
   rm -f "$log"
+  [ -z "$old" ] || [ "$old" = "$(docker image inspect -f '{{.Id}}' "$image")" ] || docker rmi "$old" >/dev/null 2>&1 || : # or it has another name
   say "$image ($(($(docker image inspect -f '{{.Size}}' "$image") / 1000000)) MB, $(($(date +%s) - begun)) s)"
 }
 
@@ -58,7 +61,7 @@ fi
 ours() {
   build "gradefleet/$1:$VERSION" --target "$1" --build-arg "DEBIAN=$debian" --build-arg "GO=$golang" --build-arg "VERSION=$VERSION" \
     -f deploy/docker/Dockerfile .
-  docker tag "gradefleet/$1:$VERSION" "gradefleet/$1:latest"
+  [ "${LATEST:-1}" = 0 ] || docker tag "gradefleet/$1:$VERSION" "gradefleet/$1:latest"
 }
 theirs() {
   build "gradefleet/$1:offline" --target "$1" --build-arg "DEBIAN=$debian" --build-arg "GO=$golang" -f deploy/offline/Dockerfile .
@@ -69,8 +72,6 @@ theirs prometheus
 theirs haproxy
 theirs nats
 
-if ! grep -qs '^COMPOSE_FILE=' .env; then
-  (umask 077; echo "COMPOSE_FILE=docker-compose.yml:deploy/offline/compose.yml" >>.env)
-  say "docker compose uses these images from now on: .env has COMPOSE_FILE"
-fi
+# Of old build stages, which are kept as a cache.
+docker image prune --force --filter label=gradefleet.stage=build --filter until=24h >/dev/null
 say "Grafana is left out: it comes from an image registry only. Its dashboard, deploy/grafana/dashboards/gradefleet.json, can be imported into any Grafana."

@@ -65,6 +65,25 @@ func TestCompose(t *testing.T) {
 	c.docker("start", gateway) // at its old port: grade has no other address
 	finish()
 
+	// An upgrade makes every container anew: sessions survive it.
+	session := map[string]any{"id": protocol.NewUUID(), "rel_path": "notes/a.txt", "content": "kept"}
+	if status, answer, err := post(c.client, api+"/write_file", session); err != nil || status != 200 {
+		t.Fatalf("write_file: %d %s %v", status, answer, err)
+	}
+	c.compose("up", "--detach", "--no-build", "--wait", "--force-recreate", "--no-deps", "--scale", "worker=3", "worker", "gateway")
+	c.eventually("the session's file is there", 20*time.Second, func() string {
+		resp, err := c.client.Get(api + "/read_file?rel_path=notes/a.txt&id=" + session["id"].(string))
+		if err != nil {
+			return err.Error()
+		}
+		defer resp.Body.Close()
+		var file struct{ Content string }
+		if err := json.NewDecoder(resp.Body).Decode(&file); err != nil || file.Content != "kept" {
+			return fmt.Sprint(resp.Status, file, err)
+		}
+		return ""
+	})
+
 	// All workers go: somebody is told, and told when they are back.
 	c.compose("kill", "worker")
 	c.firing(watch, "GradefleetNoWorkers", true, 3*time.Minute)
