@@ -73,8 +73,18 @@ func (c *cluster) down() {
 		out, _ := c.try("logs", "--no-color", "--tail", "25")
 		c.t.Logf("the cluster's logs end with\n%s", out)
 	}
+	volumes := c.volumes()
 	if out, err := c.try("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "10"); err != nil {
 		c.t.Errorf("take the cluster down: %v\n%s", err, out)
+	}
+	// Compose leaves those of workers that it has made anew: it gave the old
+	// anonymous volume to the new container by name, and then it has one.
+	for _, v := range volumes {
+		if exec.Command("docker", "volume", "inspect", v).Run() == nil {
+			if out, err := exec.Command("docker", "volume", "rm", v).CombinedOutput(); err != nil {
+				c.t.Errorf("remove volume %s: %v %s", v, err, out)
+			}
+		}
 	}
 	for _, kind := range [][]string{{"ps", "--all"}, {"volume", "ls"}, {"network", "ls"}} {
 		out, err := exec.Command("docker", append(kind, "--quiet", "--filter", "label=com.docker.compose.project="+c.project)...).CombinedOutput()
@@ -82,6 +92,20 @@ func (c *cluster) down() {
 			c.t.Errorf("docker %s after the cluster is down: %v %s, want none", strings.Join(kind, " "), err, out)
 		}
 	}
+}
+
+// volumes lists those that the project's containers use.
+func (c *cluster) volumes() []string {
+	ids, err := exec.Command("docker", "ps", "--all", "--quiet", "--filter", "label=com.docker.compose.project="+c.project).Output()
+	if err != nil || len(bytes.TrimSpace(ids)) == 0 {
+		return nil
+	}
+	out, err := exec.Command("docker", append([]string{"inspect", "--format", `{{range .Mounts}}{{if eq .Type "volume"}}{{.Name}} {{end}}{{end}}`},
+		strings.Fields(string(ids))...)...).Output()
+	if err != nil {
+		c.t.Errorf("list volumes: %v", err)
+	}
+	return strings.Fields(string(out))
 }
 
 // try runs a docker compose command.

@@ -42,7 +42,7 @@ func TestCompose(t *testing.T) {
 			}
 		}
 	})
-	c.gradefleet("bench", "--url", api, "--clients", "4", "--seconds", "5", "--cases", "1,10,100", "--run", "--files")()
+	c.gradefleet("bench", "--url", api, "--clients", "4", "--seconds", "2", "--cases", "1,10,100", "--run", "--files")()
 
 	// Every target is there, and every query of the dashboard means something.
 	c.counts(watch, `sum(up{job="worker"})`, "3", time.Minute)
@@ -52,13 +52,13 @@ func TestCompose(t *testing.T) {
 	c.dashboard(watch)
 
 	// A worker dies under load: no verdict is lost or wrong.
-	finish := c.gradefleet("grade", "--url", api, "--progress", "0", c.workload(400))
+	finish := c.gradefleet("grade", "--url", api, "--progress", "0", c.workload(250))
 	c.eventually("the queue is at work", 20*time.Second, c.busy(api))
 	c.docker("kill", c.containers("worker")[0])
 	finish()
 
 	// A gateway dies: its callers try again, and are served when it is back.
-	finish = c.gradefleet("grade", "--url", api, "--progress", "0", "--retries", "60", c.workload(400))
+	finish = c.gradefleet("grade", "--url", api, "--progress", "0", "--retries", "60", c.workload(250))
 	c.eventually("the queue is at work", 20*time.Second, c.busy(api))
 	gateway := c.containers("gateway")[0]
 	c.docker("kill", gateway)
@@ -103,7 +103,7 @@ func TestComposeHighlyAvailable(t *testing.T) {
 		t.Fatalf("%d gateways, want 2", n)
 	}
 	c.evaluates(api, time.Minute)
-	finish := c.gradefleet("grade", "--url", api, "--progress", "0", "--retries", "60", c.workload(600))
+	finish := c.gradefleet("grade", "--url", api, "--progress", "0", "--retries", "60", c.workload(400))
 	c.eventually("the queue is at work", 20*time.Second, c.busy(api))
 	c.docker("kill", c.containers("gateway")[0])
 	c.docker("kill", c.containers("worker")[0])
