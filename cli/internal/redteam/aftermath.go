@@ -49,7 +49,7 @@ def found(numbers):
     work = os.getcwd()
     names = [r for r in dir(resource) if r.startswith("RLIMIT_")]
     return {
-        "work": work, "listings": [listing(work), listing(os.environ["HOME"]), listing(os.environ["TMPDIR"])],
+        "work": "%s of %d" % (work, os.stat(os.path.dirname(work)).st_ino), "listings": [listing(work), listing(os.environ["HOME"]), listing(os.environ["TMPDIR"])],
         "mode": [os.stat(d).st_mode for d in (work, os.environ["HOME"], os.environ["TMPDIR"])],
         "litter": [d + "/" + n for d in ("/tmp", "/var/tmp", "/dev/shm") if type(listing(d)) is list for n in listing(d) if "MINE" in n],
         "environment": sorted(os.environ.items()), "path": sys.path, "argv": sys.argv, "umask": os.umask(0o22),

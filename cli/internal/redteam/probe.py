@@ -126,7 +126,7 @@ def need(module):
 
 
 def probe():
-    if not FACTS["tame"] and (os.getuid() == 0 or not any(p in os.getcwd() for p in ("/sessions/", "/scratch/"))):
+    if not FACTS["tame"] and (os.getuid() == 0 or not any(p in os.getcwd() for p in ("/sessions/", "/scratch/", "/gradefleet/here/"))):
         # Nothing holds it: what it would do now could harm the machine.
         saw("confinement", True, "user %d in %s; gave up" % (os.getuid(), os.getcwd()))
         return {"tried": tried, "through": through, "missing": "", "notes": []}

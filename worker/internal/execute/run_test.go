@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
 )
 
 type runAnswer struct {
@@ -224,5 +226,35 @@ func TestSessionUser(t *testing.T) {
 	r := runCommand(t, s, at, fmt.Sprintf("id -u; id -G; cat %s/secret; kill -9 $PPID; kill -9 %d; cat /proc/%d/environ; echo end", other.Work, os.Getpid(), os.Getpid()))
 	if !strings.HasPrefix(r.Stdout, "219000\n219000\n") || !strings.HasSuffix(r.Stdout, "end\n") || strings.Contains(r.Stdout, "s3cret") {
 		t.Errorf("answer %+v", r)
+	}
+}
+
+// A fork server that is lost amid a bomb leaves neither processes nor zombies.
+func TestLostServerLeavesNothing(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("a bomb needs a user of its own, which needs root")
+	}
+	s, at := newSlotWithout(t, []sandbox.Layer{sandbox.Namespaces})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for len(processesOf(t, at.UID)) < 20 { // the bomb has gone off
+			time.Sleep(5 * time.Millisecond)
+		}
+		unix.Kill(s.server.Pid(), unix.SIGKILL)
+	}()
+	runCommand(t, s, at, `python3 -c "
+import os, time
+for n in range(40):
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(60)
+time.sleep(60)"`)
+	<-done
+	if left := processesOf(t, at.UID); len(left) > 1 { // the next spare child may be there already
+		t.Errorf("left: %v", left)
+	}
+	if a := evaluate(t, s, at, "def f(x): return x", nil, "x=1", "1"); !a.Passed {
+		t.Errorf("afterwards: %+v", a)
 	}
 }

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -54,7 +55,46 @@ func (r *Room) EndUser() error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("end processes of user %d: %w: %.200s", r.at.UID, err, out)
 	}
-	return nil
+	return reapUser(r.at.UID)
+}
+
+// reapUser waits for the dead of a session's user that came to this process,
+// the next subreaper when a fork server is gone. As zombies they would count
+// against the user's limit of processes.
+func reapUser(uid int) error {
+	deadline := time.Now().Add(endTimeout)
+	for {
+		left, err := childrenOf(uid)
+		if err != nil || len(left) == 0 {
+			return err
+		}
+		for _, pid := range left {
+			unix.Wait4(pid, nil, unix.WNOHANG, nil)
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("wait for processes of user %d: %d are not dead %v after their kill", uid, len(left), endTimeout)
+		}
+		time.Sleep(reapInterval)
+	}
+}
+
+// reapInterval is how often the dying are looked at: seldom needed twice.
+const reapInterval = 2 * time.Millisecond
+
+// childrenOf lists the children of this process that are a user's.
+func childrenOf(uid int) ([]int, error) {
+	all, err := proctree.Descendants(os.Getpid())
+	if err != nil {
+		return nil, fmt.Errorf("list children: %w", err)
+	}
+	var list []int
+	for _, pid := range all {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err == nil && bytes.Contains(status, fmt.Appendf(nil, "\nPPid:\t%d\n", os.Getpid())) && bytes.Contains(status, fmt.Appendf(nil, "\nUid:\t%d\t", uid)) {
+			list = append(list, pid)
+		}
+	}
+	return list, nil
 }
 
 // End ends the fork server and everything beneath it, without asking it.

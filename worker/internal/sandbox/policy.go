@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/landlock"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/namespace"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/seccomp"
@@ -103,6 +105,10 @@ func NewPolicy(c Config) (*Policy, error) {
 			return nil, fmt.Errorf("count processes: %w", err)
 		}
 		p.baseTasks = n
+	}
+	// What a lost fork server leaves comes to this process, which waits for it.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("become subreaper: %w", err)
 	}
 	p.simpleLayers()
 	p.namespaceLayer()
