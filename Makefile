@@ -11,7 +11,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 .PHONY: help run build test test-python test-long lint vuln bench clean
 
 help: ## Show this help.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Run the whole fleet in one process. LISTEN, MONITOR and DATA override the defaults.
 	@mkdir -p bin && $(GO) build -ldflags '$(LDFLAGS)' -o bin/gradefleet ./cli/cmd/gradefleet
@@ -52,8 +52,39 @@ test-long: ## Run the slow tests: fuzzing for some minutes, the full differentia
 redteam: ## Attack fleets as root, as a user without rights, in a plain container, and with each layer left out; print the scores.
 	@sh scripts/redteam.sh all
 
+.PHONY: secrets
+secrets: ## Make .env for docker compose, with random passwords; what is there stays.
+	@sh scripts/secrets.sh
+
+.PHONY: images
+images: ## Build the images of gateway and worker, tagged with VERSION and latest.
+	@for i in gateway worker; do docker build --target $$i --build-arg VERSION=$(VERSION) -f deploy/docker/Dockerfile -t gradefleet/$$i:$(VERSION) -t gradefleet/$$i:latest . || exit 1; done
+
+.PHONY: images-offline
+images-offline: ## Build every image of the compose file without an image registry, and have docker compose use them.
+	@VERSION=$(VERSION) sh deploy/offline/images.sh
+	@grep -qs '^COMPOSE_FILE=' .env || (umask 077; echo COMPOSE_FILE=docker-compose.yml:deploy/offline/compose.yml >>.env)
+	@echo "docker compose uses these images: COMPOSE_FILE is in .env"
+
+.PHONY: compose-test
+compose-test: ## Test the compose file in a Docker engine, with images made offline: scale, load, kill, alert (root).
+	@sh scripts/compose-test.sh
+
+.PHONY: rules-test
+rules-test: ## Test the Prometheus configuration and rules with promtool, the machine's or the offline image's.
+	@sh scripts/promtool.sh check config prometheus.yml
+	@sh scripts/promtool.sh test rules rules_test.yml
+
+.PHONY: kubernetes-test
+kubernetes-test: ## Hold the Kubernetes manifests against types, Pod Security and settings.
+	@cd deploy/kubernetes/validate && GOWORK=off $(GO) test -count=1 ./...
+
+.PHONY: kubernetes-secrets
+kubernetes-secrets: secrets ## Print the Secrets of a Kubernetes deployment, with the passwords of .env.
+	@sh scripts/kubernetes-secrets.sh
+
 lint: ## Check format, vet, staticcheck and the Python client's syntax.
-	@bad=$$(gofmt -l $(MODULES)); if [ -n "$$bad" ]; then echo "not gofmt'ed: $$bad"; exit 1; fi
+	@bad=$$(gofmt -l $(MODULES) deploy); if [ -n "$$bad" ]; then echo "not gofmt'ed: $$bad"; exit 1; fi
 	$(GO) vet $(MODULES:%=./%/...)
 	$(GO) run $(STATICCHECK) $(MODULES:%=./%/...)
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -22,6 +23,8 @@ import (
 type Config struct {
 	Listen []string `name:"listen" env:"LISTEN" default:"127.0.0.1:6000,127.0.0.1:8080" help:"Addresses (host:port) to serve the API on, comma separated; all serve the same. Browsers refuse port 6000."`
 	ID     string   `name:"gateway-id" env:"GRADEFLEET_GATEWAY_ID" help:"Name of this gateway in the fleet, 1 to 64 of A-Z a-z 0-9 _ -; no other may have it. Empty: the host's name with a random end."`
+
+	TrustedProxies []string `name:"trusted-proxies" env:"GRADEFLEET_TRUSTED_PROXIES" help:"Addresses or networks (10.0.0.0/8), comma separated, of proxies in front of the gateway: their X-Forwarded-For says who the caller is, for metrics and logs. Empty: the caller is who connects."`
 
 	JobDeadline  time.Duration `name:"job-deadline" env:"GRADEFLEET_JOB_DEADLINE" default:"300s" help:"How long a caller waits for an evaluate or a run, time in the queue included; then it is cancelled and answered 504. At most 30m. 0: the default."`
 	FileDeadline time.Duration `name:"file-deadline" env:"GRADEFLEET_FILE_DEADLINE" default:"30s" help:"How long a caller waits for a file operation or a fork; then it is answered 504. 0: the default."`
@@ -101,6 +104,14 @@ func (c Config) Validate() error {
 	for _, addr := range c.Listen {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			errs = append(errs, fmt.Errorf("listen: %q is no host:port: %w", addr, err))
+		}
+	}
+	for _, p := range c.TrustedProxies {
+		if _, err := netip.ParseAddr(p); err == nil {
+			continue
+		}
+		if _, err := netip.ParsePrefix(p); err != nil {
+			errs = append(errs, fmt.Errorf("trusted-proxies: %q is no address and no network: %w", p, err))
 		}
 	}
 	if len(c.ID) > 64 || strings.ContainsFunc(c.ID, func(r rune) bool { return !idByte(r) }) {

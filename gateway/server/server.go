@@ -102,7 +102,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	})
 	handler, err := api.New(api.Config{
 		Fleet: router, Workers: s.roster.Heartbeats, MaxBody: s.maxBody, WriteTimeout: cfg.WriteTimeout,
-		Log: deps.Log, Registerer: deps.Registerer,
+		TrustedProxies: cfg.TrustedProxies,
+		Log:            deps.Log, Registerer: deps.Registerer,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.dispatcher.Close())

@@ -35,8 +35,48 @@ type Bus struct {
 }
 
 // Ensure creates or updates the stream, the shared consumer and the buckets,
-// and returns them. It is idempotent and safe to call from many processes.
-func Ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
+// and returns them. It is idempotent and safe to call from many processes. A
+// cluster that is still electing its leaders is waited for.
+func Ensure(ctx context.Context, nc *nats.Conn, s Settings) (b *Bus, err error) {
+	err = untilReady(ctx, ensureWait, ensurePause, func() error {
+		b, err = ensure(ctx, nc, s)
+		return err
+	})
+	return b, err
+}
+
+const (
+	// ensureWait is how long a cluster may take to have leaders.
+	ensureWait = 30 * time.Second
+	// ensurePause is the time between attempts.
+	ensurePause = 250 * time.Millisecond
+)
+
+// untilReady does something again for as long as JetStream is not ready for it.
+func untilReady(ctx context.Context, wait, pause time.Duration, do func() error) error {
+	deadline := time.Now().Add(wait)
+	for {
+		err := do()
+		if err == nil || !notReady(err) || ctx.Err() != nil || time.Now().Add(pause).After(deadline) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// notReady reports whether an error says that JetStream may do later what it
+// can't now: there is no leader yet, or it is taking a stream over.
+func notReady(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.Code == 503 ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders)
+}
+
+func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(16<<10))
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)

@@ -73,3 +73,12 @@ func freeBytes(dir string) int64 {
 	}
 	return int64(st.Bavail) * st.Bsize
 }
+
+// sizeBytes is the size of the disk of a directory, 0 if unknown.
+func sizeBytes(dir string) int64 {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil {
+		return 0
+	}
+	return int64(st.Blocks) * st.Bsize
+}

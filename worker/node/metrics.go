@@ -72,6 +72,28 @@ func newMetrics(r prometheus.Registerer, n *Node) *metrics {
 	bytes := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gradefleet_session_bytes", Help: "Bytes in the sessions that this worker owns, as of their last change through the API or job.",
 	}, func() float64 { _, b := n.store.Stats(); return float64(b) })
-	r.MustRegister(m.cases, m.outcomes, m.restarts, m.marks, layers, isolationCollector(n.policy), sessions, bytes)
+	quota := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "gradefleet_session_quota_bytes", Help: "What the files of one session may take up; 0 if there is no limit.",
+	})
+	quota.Set(float64(n.cfg.SessionBytes))
+	largest := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "gradefleet_session_largest_bytes", Help: "Bytes in the largest of the sessions that this worker owns.",
+	}, n.largestSession)
+	free := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "gradefleet_data_free_bytes", Help: "Room left on the disk of the data directory.",
+	}, func() float64 { return float64(freeBytes(n.cfg.Data)) })
+	size := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "gradefleet_data_size_bytes", Help: "Size of the disk of the data directory.",
+	}, func() float64 { return float64(sizeBytes(n.cfg.Data)) })
+	r.MustRegister(m.cases, m.outcomes, m.restarts, m.marks, layers, isolationCollector(n.policy), sessions, bytes, quota, largest, free, size)
 	return m
+}
+
+// largestSession is looked for at each scrape; nothing is walked.
+func (n *Node) largestSession() float64 {
+	var most int64
+	for _, s := range n.store.List() {
+		most = max(most, s.Usage().Bytes)
+	}
+	return float64(most)
 }

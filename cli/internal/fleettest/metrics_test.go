@@ -56,6 +56,7 @@ func TestMetricsAreSound(t *testing.T) {
 		"gradefleet_http_requests_total", "gradefleet_http_request_seconds", "gradefleet_queue_depth", "gradefleet_queue_wait_seconds",
 		"gradefleet_jobs_ended_total", "gradefleet_worker_jobs_total", "gradefleet_cases_total", "gradefleet_execution_seconds", "gradefleet_slots",
 		"gradefleet_slots_busy", "gradefleet_fork_server_restarts_total", "gradefleet_sessions", "gradefleet_session_bytes", "gradefleet_workers_live",
+		"gradefleet_redeliveries_total", "gradefleet_session_quota_bytes", "gradefleet_session_largest_bytes", "gradefleet_data_free_bytes", "gradefleet_data_size_bytes",
 	} {
 		if !names[want] {
 			t.Errorf("no metric %s", want)
@@ -63,4 +64,4 @@ func TestMetricsAreSound(t *testing.T) {
 	}
 }
 
-var boundedLabels = regexp.MustCompile(`^(kind|outcome|status|route|method|queue|build|mark|level|layer)$`)
+var boundedLabels = regexp.MustCompile(`^(kind|outcome|status|route|method|queue|build|caller|mark|level|layer)$`)

@@ -30,6 +30,7 @@ type options struct {
 	NATS    bus.Config       `embed:"" group:"NATS"`
 	Log     logging.Config   `embed:"" group:"Log"`
 	Monitor string           `name:"monitor" env:"MONITOR" default:"127.0.0.1:9464" help:"Address of /metrics, /healthz, /readyz and pprof; never public. Empty: none."`
+	Check   bool             `name:"healthcheck" help:"Start nothing: ask the process that runs here, at the monitor's address, whether it is ready, and exit with 1 if not. For health checks of containers."`
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }
 
@@ -52,6 +53,9 @@ func run(ctx context.Context, args []string, logTo io.Writer) error {
 	}
 	if _, err := parser.Parse(args); err != nil {
 		return err
+	}
+	if o.Check {
+		return monitor.Probe(ctx, o.Monitor)
 	}
 	if o.NATS.URL == "" {
 		return errors.New("set NATS_URL (or --nats-url) to the fleet's NATS servers; 'gradefleet up' runs everything in one process")

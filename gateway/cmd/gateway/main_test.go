@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -29,6 +30,9 @@ func TestRunRefuses(t *testing.T) {
 		{"unknown flag", []string{"--frobnicate"}, "frobnicate"},
 		{"bad setting", []string{"--nats-url=nats://127.0.0.1:1", "--gateway-id=a.b"}, "gateway-id"},
 		{"bad level", []string{"--nats-url=nats://127.0.0.1:1", "--log-level=loud"}, "log-level"},
+		{"healthcheck without a process", []string{"--healthcheck", "--monitor=127.0.0.1:1"}, "refused"},
+		{"healthcheck without a monitor", []string{"--healthcheck", "--monitor="}, "MONITOR"},
+		{"trusted proxy", []string{"--nats-url=nats://127.0.0.1:1", "--trusted-proxies=10.0.0.0/8,proxy"}, "trusted-proxies"},
 		{"NATS that is not there", []string{"--nats-url=nats://127.0.0.1:1", "--nats-wait=1ms"}, "connect to NATS"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -69,7 +73,8 @@ func TestRunServesUntilStopped(t *testing.T) {
 	t.Setenv("NATS_USER", "fleet")
 	t.Setenv("NATS_PASSWORD", "pw")
 	t.Setenv("LISTEN", "127.0.0.1:0")
-	t.Setenv("MONITOR", "127.0.0.1:0")
+	monitor := freeAddress(t)
+	t.Setenv("MONITOR", monitor)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	log := new(lockedBuffer)
@@ -94,6 +99,9 @@ func TestRunServesUntilStopped(t *testing.T) {
 	if string(body) != "ping" {
 		t.Errorf("GET /: %q", body)
 	}
+	if err := run(t.Context(), []string{"--healthcheck"}, io.Discard); err != nil {
+		t.Errorf("healthcheck of a gateway that serves: %v", err)
+	}
 	stop()
 	if err := <-done; err != nil {
 		t.Errorf("run returned %v after a requested stop", err)
@@ -101,4 +109,15 @@ func TestRunServesUntilStopped(t *testing.T) {
 	if strings.Contains(log.String(), "pw") {
 		t.Errorf("the password is in the log: %s", log)
 	}
+}
+
+// freeAddress is one that nobody listens on: the health check must know it
+// before the gateway is there.
+func freeAddress(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }

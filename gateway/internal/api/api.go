@@ -42,8 +42,10 @@ type Config struct {
 	// WriteTimeout is how long a caller may take to receive an answer; 0 for
 	// no limit.
 	WriteTimeout time.Duration
-	Log          *slog.Logger
-	Registerer   prometheus.Registerer
+	// TrustedProxies are addresses or networks whose X-Forwarded-For is believed.
+	TrustedProxies []string
+	Log            *slog.Logger
+	Registerer     prometheus.Registerer
 }
 
 type api struct {
@@ -66,8 +68,8 @@ func New(cfg Config) (http.Handler, error) {
 	e := gin.New()
 	e.HandleMethodNotAllowed = true
 	e.RedirectTrailingSlash = false // a redirect would be an answer without a detail
-	if err := e.SetTrustedProxies(nil); err != nil {
-		return nil, fmt.Errorf("trust no proxies: %w", err)
+	if err := e.SetTrustedProxies(cfg.TrustedProxies); err != nil {
+		return nil, fmt.Errorf("trust proxies: %w", err)
 	}
 	e.Use(a.observe, a.recover)
 	e.NoRoute(a.handle(func(*gin.Context) (protocol.Result, error) { return protocol.Result{}, errNotFound }))

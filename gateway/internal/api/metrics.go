@@ -13,6 +13,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	inFlight prometheus.Gauge
+	callers  *callers
 }
 
 func register(reg prometheus.Registerer) (*metrics, error) {
@@ -30,8 +31,9 @@ func register(reg prometheus.Registerer) (*metrics, error) {
 			Name: "gradefleet_http_in_flight",
 			Help: "Requests that are being answered.",
 		}),
+		callers: newCallers(time.Now),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.inFlight} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.inFlight, m.callers} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of the API: %w", err)
 		}

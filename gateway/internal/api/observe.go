@@ -47,6 +47,7 @@ func (a *api) observe(c *gin.Context) {
 	c.Set(requestIDKey, id)
 	c.Header(requestIDHeader, id)
 	a.metrics.inFlight.Inc()
+	a.metrics.callers.count(c.ClientIP())
 	defer func() {
 		a.metrics.inFlight.Dec()
 		took := time.Since(start)
@@ -74,6 +75,7 @@ func (a *api) access(c *gin.Context, id string, status int, took time.Duration) 
 		slog.Int("status", status),
 		slog.Duration("took", took),
 		slog.Int("bytes", c.Writer.Size()),
+		slog.String("caller", c.ClientIP()),
 	}
 	if session := c.GetString(sessionKey); session != "" {
 		attrs = append(attrs, slog.String("session", session))

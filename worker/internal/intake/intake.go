@@ -227,6 +227,9 @@ func (in *Intake) accept(ctx context.Context, m *nats.Msg, own bool) {
 	case in.flights[job.ID] != nil:
 		return // delivered again although it is here: its beats were late
 	}
+	if meta, err := m.Metadata(); err == nil && meta.NumDelivered > 1 {
+		in.cfg.Metrics.again.WithLabelValues(string(job.Kind)).Inc()
+	}
 	if _, gone := in.cancelled[job.ID]; gone {
 		delete(in.cancelled, job.ID)
 		in.cfg.Metrics.ended(job.Kind, "cancelled")

@@ -12,6 +12,7 @@ type Metrics struct {
 	wait    *prometheus.HistogramVec
 	seconds *prometheus.HistogramVec
 	busy    prometheus.Gauge
+	again   *prometheus.CounterVec
 }
 
 // jobBuckets reach from a trivial submission to the longest budget, in seconds.
@@ -29,11 +30,17 @@ func NewMetrics(r prometheus.Registerer, slots int) *Metrics {
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "gradefleet_execution_seconds", Help: "Time a job held its slot.", Buckets: jobBuckets,
 		}, []string{"kind"}),
+		again: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gradefleet_redeliveries_total", Help: "Jobs that this worker was given after another delivery had ended without an acknowledgement: a worker died, was cut off or gave them back.",
+		}, []string{"kind"}),
 		busy: prometheus.NewGauge(prometheus.GaugeOpts{Name: "gradefleet_slots_busy", Help: "Slots that run a job now."}),
 	}
 	total := prometheus.NewGauge(prometheus.GaugeOpts{Name: "gradefleet_slots", Help: "Jobs that this worker runs at once."})
 	total.Set(float64(slots))
-	r.MustRegister(m.jobs, m.wait, m.seconds, m.busy, total)
+	for _, kind := range []protocol.Kind{protocol.Evaluate, protocol.Run} {
+		m.again.WithLabelValues(string(kind)) // shown as 0 from the start
+	}
+	r.MustRegister(m.jobs, m.wait, m.seconds, m.busy, m.again, total)
 	return m
 }
 
