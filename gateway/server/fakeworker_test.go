@@ -132,6 +132,13 @@ func (w *fakeWorker) start() {
 	w.t.Cleanup(w.leave)
 }
 
+// give gives the worker a session, or another of that id.
+func (w *fakeWorker) give(id string, s *fakeSession) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sessions[id] = s
+}
+
 // beat writes a heartbeat; NATS may be away.
 func (w *fakeWorker) beat(started time.Time, draining bool) {
 	w.mu.Lock()

@@ -98,20 +98,20 @@ func TestMisdirected(t *testing.T) {
 	}{
 		{"taken over", func(c *cluster, w1, w2 *fakeWorker) {
 			w1.mu.Lock()
-			w1.sessions["s"].epoch = 2 // it knows that it isn't the owner of epoch 1
+			w1.give("s", &fakeSession{epoch: 2, files: map[string]string{"a": "at w1"}}) // it knows that it isn't the owner of epoch 1
 			w1.mu.Unlock()
-			w2.sessions["s"] = &fakeSession{epoch: 2, files: map[string]string{"a": "at w2"}}
+			w2.give("s", &fakeSession{epoch: 2, files: map[string]string{"a": "at w2"}})
 			c.setOwner("s", "w2", 2)
 		}},
 		{"removed and made again", func(c *cluster, w1, w2 *fakeWorker) {
 			w1.mu.Lock()
 			delete(w1.sessions, "s") // it knows nothing of it any more
 			w1.mu.Unlock()
-			w2.sessions["s"] = &fakeSession{epoch: 1, files: map[string]string{"a": "at w2"}}
+			w2.give("s", &fakeSession{epoch: 1, files: map[string]string{"a": "at w2"}})
 			c.setOwner("s", "w2", 1)
 		}},
 		{"its worker is gone", func(c *cluster, w1, w2 *fakeWorker) {
-			w2.sessions["s"] = &fakeSession{epoch: 2, files: map[string]string{"a": "at w2"}}
+			w2.give("s", &fakeSession{epoch: 2, files: map[string]string{"a": "at w2"}})
 			c.setOwner("s", "w2", 2)
 			w1.goodbye()
 			eventually(c.t, "the gateway knows", func() bool { return c.gateways[0].value("gradefleet_workers_live") == 1 })
@@ -141,7 +141,7 @@ func TestMisdirected(t *testing.T) {
 				}
 				// The gateway has it wrong once more, for the next question.
 				w1.mu.Lock()
-				w1.sessions["s"] = &fakeSession{epoch: 1, files: map[string]string{"a": "at w1"}}
+				w1.give("s", &fakeSession{epoch: 1, files: map[string]string{"a": "at w1"}})
 				w1.mu.Unlock()
 				c.setOwner("s", "w1", 1)
 				g.post("/write_file", write("s", "a", "at w1")).want(t, 200, "success")
@@ -153,7 +153,7 @@ func TestMisdirected(t *testing.T) {
 func TestNobodyOwnsIt(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	g, w := c.gateways[0], c.worker("w1", nil)
-	w.sessions["s"] = &fakeSession{epoch: 5, files: map[string]string{}}
+	w.give("s", &fakeSession{epoch: 5, files: map[string]string{}})
 	c.setOwner("s", "w1", 4)
 	a := g.post("/run", run("s"))
 	a.want(t, 503, "moving")

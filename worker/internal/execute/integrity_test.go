@@ -23,6 +23,7 @@ func TestIntegrityMarks(t *testing.T) {
 		{"a write to the channel", "import os\ndef f(x):\n    os.write(3, b'x' * 100)\n    return x", "result_channel", "crashed"},
 		{"a fault that is not ours", "import os, struct\ndef f(x):\n    os.write(3, struct.pack('<IBIIIIII', 25, 70, 0, 0, 0, 0, 0, 0))\n    return x", "result_channel", "crashed"},
 		{"a socket", "import socket\ndef f(x):\n    try: socket.socket()\n    except OSError: pass\n    return x", "blocked_call", "passed"},
+		{"asking for IPv6 is none, as urllib3 does", "import socket\ndef f(x):\n    try: socket.socket(socket.AF_INET6)\n    except OSError: pass\n    return x", "", "passed"},
 		{"a name service's socket is none", "import socket\ndef f(x):\n    try: socket.socket(socket.AF_UNIX)\n    except OSError: pass\n    return x", "", "passed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

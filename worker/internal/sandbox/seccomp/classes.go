@@ -28,8 +28,9 @@ const newestOption = unix.PR_SET_CFI
 
 // classes is the policy.
 func (p Policy) classes() []class {
-	// The C library asks a name service and the kernel for names by itself.
-	common := isNot(0, unix.AF_UNIX, unix.AF_NETLINK)
+	// The C library asks a name service and the kernel for names by itself, and
+	// urllib3 whether there is IPv6, when it is imported.
+	common := isNot(0, unix.AF_UNIX, unix.AF_NETLINK, unix.AF_INET6)
 	newSocket := refuse
 	switch {
 	case p.Tell && !p.UnixSockets:
