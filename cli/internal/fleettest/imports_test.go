@@ -31,6 +31,8 @@ var rules = []struct {
 	{"worker/internal/pyrunner", []string{module + "worker/internal/sandbox", module + "worker/internal/session", module + "worker/internal/verdict", module + "worker/internal/pyvalue", "github.com/nats-io"}, "leaves don't import each other"},
 	{"worker/internal/sandbox/cgroup", []string{module, "github.com/"}, "a layer of the sandbox stands on the kernel's interface"},
 	{"worker/internal/sandbox/landlock", []string{module, "github.com/"}, "a layer of the sandbox stands on the kernel's interface"},
+	{"worker/internal/sandbox/namespace", []string{module, "github.com/"}, "a layer of the sandbox stands on the kernel's interface"},
+	{"cli/internal/redteam", []string{module + "worker", module + "gateway"}, "the red team knows no more than its HTTP answers and the host"},
 	{"worker/internal/sandbox/proctree", []string{module, "github.com/"}, "it looks at processes and knows nothing of whose they are"},
 	{"worker/internal/sandbox/seccomp", []string{module, "github.com/"}, "a layer of the sandbox stands on the kernel's interface"},
 	{"worker/internal/sandbox", []string{module + "worker/internal/session", module + "worker/internal/pyrunner", module + "worker/internal/verdict", module + "worker/internal/pyvalue", "github.com/nats-io"}, "the sandbox takes a directory, not a session"},
