@@ -235,13 +235,14 @@ func TestLostServerLeavesNothing(t *testing.T) {
 		t.Skip("a bomb needs a user of its own, which needs root")
 	}
 	s, at := newSlotWithout(t, []sandbox.Layer{sandbox.Namespaces})
+	server := s.server.Pid()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for len(processesOf(t, at.UID)) < 20 { // the bomb has gone off
 			time.Sleep(5 * time.Millisecond)
 		}
-		unix.Kill(s.server.Pid(), unix.SIGKILL)
+		unix.Kill(server, unix.SIGKILL)
 	}()
 	runCommand(t, s, at, `python3 -c "
 import os, time
