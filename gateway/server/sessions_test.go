@@ -97,9 +97,7 @@ func TestMisdirected(t *testing.T) {
 		change func(c *cluster, w1, w2 *fakeWorker)
 	}{
 		{"taken over", func(c *cluster, w1, w2 *fakeWorker) {
-			w1.mu.Lock()
 			w1.give("s", &fakeSession{epoch: 2, files: map[string]string{"a": "at w1"}}) // it knows that it isn't the owner of epoch 1
-			w1.mu.Unlock()
 			w2.give("s", &fakeSession{epoch: 2, files: map[string]string{"a": "at w2"}})
 			c.setOwner("s", "w2", 2)
 		}},
@@ -140,9 +138,7 @@ func TestMisdirected(t *testing.T) {
 					break // and can't go again
 				}
 				// The gateway has it wrong once more, for the next question.
-				w1.mu.Lock()
 				w1.give("s", &fakeSession{epoch: 1, files: map[string]string{"a": "at w1"}})
-				w1.mu.Unlock()
 				c.setOwner("s", "w1", 1)
 				g.post("/write_file", write("s", "a", "at w1")).want(t, 200, "success")
 			}
