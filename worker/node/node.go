@@ -234,7 +234,7 @@ func (n *Node) warmSlots(payload int64) error {
 			if s.scratch, errs[i] = n.store.NewScratch(fmt.Sprintf("slot-%d", i)); errs[i] != nil {
 				return
 			}
-			s.Slot, errs[i] = execute.NewSlot(cfg, fmt.Sprintf("slot-%d", i))
+			s.Slot, errs[i] = execute.NewSlot(cfg, fmt.Sprintf("slot-%d", i), execute.Place{Place: n.placeOf(s.scratch)})
 		})
 	}
 	wg.Wait()

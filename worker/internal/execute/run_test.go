@@ -219,12 +219,12 @@ func TestSessionUser(t *testing.T) {
 	if err := os.WriteFile(other.Work+"/secret", []byte("s3cret"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	other.UID = 219001
+	other.UID = at.UID + 1
 	if err := os.Chown(other.Work, other.UID, other.UID); err != nil {
 		t.Fatal(err)
 	}
 	r := runCommand(t, s, at, fmt.Sprintf("id -u; id -G; cat %s/secret; kill -9 $PPID; kill -9 %d; cat /proc/%d/environ; echo end", other.Work, os.Getpid(), os.Getpid()))
-	if !strings.HasPrefix(r.Stdout, "219000\n219000\n") || !strings.HasSuffix(r.Stdout, "end\n") || strings.Contains(r.Stdout, "s3cret") {
+	if !strings.HasPrefix(r.Stdout, fmt.Sprintf("%[1]d\n%[1]d\n", at.UID)) || !strings.HasSuffix(r.Stdout, "end\n") || strings.Contains(r.Stdout, "s3cret") {
 		t.Errorf("answer %+v", r)
 	}
 }

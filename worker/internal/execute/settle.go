@@ -180,6 +180,7 @@ func (e *evaluation) compare(c *caseState) error {
 	limits := e.limits(1)
 	fault := ""
 	exit, lost, err := e.slot.run(e.ctx, e.room, pyrunner.Job{
+		Prompt:   true,
 		Message:  pyrunner.Compare(e.req.code, e.req.entryPoint, c.call, wholeSeconds(e.cpu), lim.reported(), e.room.Confine(limits), e.importFrom()),
 		Guard:    e.room.Guard(limits),
 		Wall:     e.wall,

@@ -19,12 +19,13 @@ type Slot struct {
 }
 
 // NewSlot returns a slot whose fork server is warm. The name is unique in the
-// worker.
-func NewSlot(cfg Config, name string) (*Slot, error) {
+// worker; usual is where most of its jobs will run.
+func NewSlot(cfg Config, name string, usual Place) (*Slot, error) {
 	cell, err := cfg.Policy.NewCell(name)
 	if err != nil {
 		return nil, err
 	}
+	cell.Usual(usual.Place)
 	s := &Slot{cfg: cfg, cell: cell}
 	if err := s.start(); err != nil {
 		s.Close()

@@ -17,6 +17,7 @@ FRAME = Struct("<IBIIIIII")  # length of the rest, kind, case, cpu µs, wall µs
 COUNT, INT = Struct("<I"), Struct("i")
 VALUE, OPAQUE, ERROR, MEMORY, EXIT, LIMIT, READY, TRUTHS, FAULT = b"VOEMXLRTF"
 
+USUAL_MESSAGE = 8 << 10  # bytes; a larger one takes a second read
 CHANNEL = 3  # the job's socket: payload in, frames out
 RIGHTS = _socket.CMSG_SPACE(INT.size)  # one descriptor
 RECURSION_LIMIT = 1000  # CPython's default
@@ -385,7 +386,7 @@ def begin(case):
 
 
 def compiled(source):
-    """The submission's code object, or None after the error was reported."""
+    """The submission's code object, or None; the error is in STATE."""
     try:
         return compile(source, "<string>", "exec", dont_inherit=True)
     except BaseException as e:
@@ -393,11 +394,20 @@ def compiled(source):
         return None
 
 
+def compiled_entry(entry):
+    """The entry point ready for eval(). What is no expression stays a text: its
+    error belongs to the case, after the submission's own."""
+    try:
+        return compile(entry, "<string>", "eval", dont_inherit=True)
+    except BaseException:
+        return entry
+
+
 def op_evaluate(spec):
     source, entry, first, cases, cpu_s, captured, limits = spec
     begin(first)
     fresh_streams(captured, limits)
-    code = compiled(source)
+    code, entry = compiled(source), compiled_entry(entry)
     n = first
     for case in cases:
         if n != first:
@@ -523,11 +533,12 @@ def read_message():
     return read_exactly(COUNT.unpack(head)[0])
 
 
+JOB_CHANNEL = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, CHANNEL)  # in a child; made before the fork
+
+
 def receive_job():
     """The first message, and the descriptor that came with it or -1."""
-    channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, CHANNEL)
-    data, rights, _, _ = channel.recvmsg(1 << 16, RIGHTS)
-    channel.detach()
+    data, rights, _, _ = JOB_CHANNEL.recvmsg(USUAL_MESSAGE, RIGHTS)
     if not data:
         os._exit(0)  # a spare child that is not needed any more
     if len(data) < 4:
@@ -539,14 +550,26 @@ def receive_job():
     return data, INT.unpack(rights[0][2])[0] if rights else -1
 
 
+RESEED = []  # what the module random does in a new process
+
+
+def reseed():
+    for seed in RESEED:
+        seed()
+
+
+def may_use_random(spec, import_from):
+    """Whether a job may see numbers of random's: seeding costs a tenth of a job.
+    One that hides the name gets the same numbers each time, which is its own loss."""
+    source = spec[0]
+    return import_from is not None or source is not None and "rand" in source
+
+
 def child():
     """A forked child, from fork to end. Never returns."""
     try:
         job, ruleset = receive_job()
         op, spec, confine, import_from, token = marshal.loads(job)
-        import gc
-
-        gc.enable()
         try:
             enter(confine, ruleset)
         except BaseException as e:
@@ -555,12 +578,8 @@ def child():
         del job, token  # a submission can't make its own doing a fault of ours
         if import_from is not None:
             sys.path.insert(0, import_from)
-        sys.modules["__main__"] = ModuleType("__main__")
-        sys.argv = [""]
-        if STATE.out is not None:  # made ahead by the fork server
-            sys.stdout = sys.__stdout__ = STATE.out[0]
-            sys.stderr = sys.__stderr__ = STATE.err[0]
-            sys.stdin = STATE.stdin
+        if may_use_random(spec, import_from):
+            reseed()
         OPS[op](spec)
     except BaseException:
         os._exit(1)
