@@ -25,6 +25,11 @@ type Settings struct {
 // DefaultQueueLimit is the queue limit of a stream that a worker created first.
 const DefaultQueueLimit = 10_000
 
+// maxConsumers is how many workers' own queues the stream may have, those of
+// workers that are gone for less than a day included. A stream that names no
+// number gets the NATS server's default, which is 1,000.
+const maxConsumers = 100_000
+
 // Bus is a NATS connection with the fleet's stream and buckets at hand.
 type Bus struct {
 	NC       *nats.Conn
@@ -99,6 +104,7 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 		Replicas:             replicas,
 		AllowDirect:          true,
 		Duplicates:           2 * time.Minute,
+		MaxConsumers:         maxConsumers,
 	}
 	if s.QueueLimit > 0 {
 		b.Jobs, err = js.CreateOrUpdateStream(ctx, stream)
