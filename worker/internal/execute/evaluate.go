@@ -80,6 +80,7 @@ func (s *Slot) Evaluate(ctx context.Context, body []byte, at Place) (Answer, err
 	if e.memory, err = within(req.limits.memory, lim.CaseMemory, lim.MaxMemory, "memory_mb", megabytes); err != nil {
 		return refuse(422, "%v", err), nil
 	}
+	s.choose(req.code)
 	if e.room, err = s.open(at); err != nil {
 		return Answer{}, err
 	}

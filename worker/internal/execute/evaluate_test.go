@@ -165,7 +165,7 @@ func cpuTime(b *testing.B, s *Slot) time.Duration {
 		b.Fatal(err)
 	}
 	sum := time.Duration(own.Utime.Nano() + own.Stime.Nano())
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.server.Pid()))
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.base.server.Pid()))
 	if err != nil {
 		b.Fatal(err)
 	}
