@@ -202,3 +202,15 @@ func BenchmarkTwoSlots(b *testing.B) {
 		}
 	})
 }
+
+func BenchmarkRun(b *testing.B) {
+	s, at := newSlot(b)
+	before := cpuTime(b, s)
+	for b.Loop() {
+		if r := runCommand(b, s, at, "echo hi"); r.Stdout != "hi\n" {
+			b.Fatal(r)
+		}
+		s.Ready()
+	}
+	b.ReportMetric(float64((cpuTime(b, s)-before).Microseconds())/float64(b.N), "cpu-µs/op")
+}
