@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gradefleet/gradefleet/shared/bus"
+	"github.com/gradefleet/gradefleet/shared/kept"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 	"github.com/gradefleet/gradefleet/worker/internal/execute"
 	"github.com/gradefleet/gradefleet/worker/internal/intake"
@@ -77,7 +78,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 		return nil, err
 	}
 	n.intake, err = intake.New(ctx, deps.Bus, intake.Config{
-		Worker: n.id, Slots: cfg.Slots, Handle: n.handle, Idle: n.idle,
+		Worker: n.id, Slots: cfg.Slots, Handle: n.handle, Idle: n.idle, Keeper: kept.New(deps.Bus),
 		Metrics: intake.NewMetrics(deps.Registerer, cfg.Slots), Log: n.log,
 	})
 	if err != nil {

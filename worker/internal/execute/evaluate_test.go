@@ -165,7 +165,7 @@ func cpuTime(b *testing.B, s *Slot) time.Duration {
 		b.Fatal(err)
 	}
 	sum := time.Duration(own.Utime.Nano() + own.Stime.Nano())
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.server.Pid()))
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.base.server.Pid()))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -201,4 +201,16 @@ func BenchmarkTwoSlots(b *testing.B) {
 			s[i].Ready()
 		}
 	})
+}
+
+func BenchmarkRun(b *testing.B) {
+	s, at := newSlot(b)
+	before := cpuTime(b, s)
+	for b.Loop() {
+		if r := runCommand(b, s, at, "echo hi"); r.Stdout != "hi\n" {
+			b.Fatal(r)
+		}
+		s.Ready()
+	}
+	b.ReportMetric(float64((cpuTime(b, s)-before).Microseconds())/float64(b.N), "cpu-µs/op")
 }

@@ -178,7 +178,7 @@ func evaluate(t testing.TB, s *Slot, at Place, code string, extra map[string]any
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := s.Evaluate(context.Background(), raw, at)
+	a, err := s.Evaluate(context.Background(), raw, at, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -177,7 +177,7 @@ func processesOf(t *testing.T, uid int) (pids []string) {
 
 func TestKilledForkServer(t *testing.T) {
 	s, at := newSlot(t)
-	unix.Kill(s.server.Pid(), unix.SIGKILL)
+	unix.Kill(s.base.server.Pid(), unix.SIGKILL)
 	// The spare child may do the first job without its server.
 	for range 2 {
 		if a := evaluate(t, s, at, "def f(x): return x", nil, "x=1", "1"); !a.Passed {
@@ -202,7 +202,7 @@ func TestKilledForkServer(t *testing.T) {
 
 func TestStoppedForkServer(t *testing.T) {
 	s, at := newSlot(t, func(l *Limits) { l.CaseWall = 1500 * time.Millisecond })
-	unix.Kill(s.server.Pid(), unix.SIGSTOP)
+	unix.Kill(s.base.server.Pid(), unix.SIGSTOP)
 	evaluate(t, s, at, "def f(x):\n    while True: pass", nil, "x=1", "1")
 	if b := evaluate(t, s, at, "def f(x): return x", nil, "x=1", "1"); !b.Passed {
 		t.Errorf("after the loss: %+v", b)
@@ -235,7 +235,7 @@ func TestLostServerLeavesNothing(t *testing.T) {
 		t.Skip("a bomb needs a user of its own, which needs root")
 	}
 	s, at := newSlotWithout(t, []sandbox.Layer{sandbox.Namespaces})
-	server := s.server.Pid()
+	server := s.base.server.Pid()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

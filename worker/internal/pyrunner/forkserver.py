@@ -34,6 +34,9 @@ def preload(names):
             continue
         finally:
             os.register_at_fork = register
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        RESEED.append(numpy.random.seed)
 
 
 def children():
