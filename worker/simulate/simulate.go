@@ -116,9 +116,6 @@ func (w *worker) run(ctx context.Context, joined func()) error {
 	defer service.Stop()
 	var beating sync.WaitGroup
 	defer beating.Wait()
-	if err := w.beat(ctx); err != nil {
-		return err
-	}
 	beating.Go(func() { w.heartbeats(ctx) })
 	joined()
 	return w.intake.Run(ctx, ctx)
@@ -206,11 +203,11 @@ func (w *worker) heartbeats(ctx context.Context) {
 	tick := time.NewTicker(protocol.HeartbeatInterval)
 	defer tick.Stop()
 	for {
+		if err := w.beat(ctx); err != nil && ctx.Err() == nil {
+			w.cfg.Log.Warn("write heartbeat", "worker", w.id, "error", err)
+		}
 		select {
 		case <-tick.C:
-			if err := w.beat(ctx); err != nil && ctx.Err() == nil {
-				w.cfg.Log.Warn("write heartbeat", "worker", w.id, "error", err)
-			}
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.Background(), protocol.HeartbeatInterval)
 			w.bus.Workers.Delete(last, w.id) // or it is forgotten in time

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -91,8 +92,8 @@ func Separate(ctx context.Context, cfg Config) (*Fleet, error) {
 type ControlConfig struct {
 	// Binaries is the directory of gateway and nats-server.
 	Binaries string
-	// QueueLimit is how many jobs a queue takes; 0: the default.
-	QueueLimit int
+	// Gateway are settings of the gateway, NAME=value.
+	Gateway []string
 	// Servers is how many NATS servers there are: 1, or a cluster of 3 that
 	// keeps three copies of everything. 0: 1.
 	Servers int
@@ -150,11 +151,7 @@ func (f *Fleet) startControl(ctx context.Context, cfg ControlConfig) error {
 	if err != nil {
 		return err
 	}
-	env := append(f.natsEnv(), "LISTEN="+api)
-	if cfg.QueueLimit > 0 {
-		env = append(env, fmt.Sprint("GRADEFLEET_QUEUE_LIMIT=", cfg.QueueLimit))
-	}
-	if _, err := f.run(cfg.Binaries, "gateway", env); err != nil {
+	if _, err := f.run(cfg.Binaries, "gateway", slices.Concat(f.natsEnv(), []string{"LISTEN=" + api}, cfg.Gateway)); err != nil {
 		return err
 	}
 	f.URL = "http://" + api
