@@ -98,7 +98,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	router := routing.New(routing.Config{
 		Dispatcher: s.dispatcher, Sessions: ownership.New(deps.Bus.NC, deps.Bus.Sessions, replicas), Workers: s.roster,
-		JobDeadline: cfg.JobDeadline, FileDeadline: cfg.FileDeadline, Log: deps.Log,
+		JobDeadline: cfg.JobDeadline, FileDeadline: cfg.FileDeadline,
+		Metrics: routing.NewMetrics(deps.Registerer), Log: deps.Log,
 	})
 	handler, err := api.New(api.Config{
 		Fleet: router, Workers: s.roster.Heartbeats, MaxBody: s.maxBody, WriteTimeout: cfg.WriteTimeout,

@@ -32,6 +32,11 @@ type Bus struct {
 	Jobs     jetstream.Stream
 	Sessions jetstream.KeyValue
 	Workers  jetstream.KeyValue
+	// Manifests and Blobs are what durable sessions consist of; Upkeep says
+	// who looks after them.
+	Manifests jetstream.Stream
+	Blobs     jetstream.Stream
+	Upkeep    jetstream.KeyValue
 }
 
 // Ensure creates or updates the stream, the shared consumer and the buckets,
@@ -129,6 +134,9 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 		TTL:         2 * protocol.WorkerTTL,
 		Replicas:    replicas,
 	}); err != nil {
+		return nil, err
+	}
+	if err := b.ensureDurable(ctx, replicas); err != nil {
 		return nil, err
 	}
 	return b, nil

@@ -9,6 +9,8 @@
 // History of changes:
 //
 //   - Version 1 (2026-11-24): first version.
+//   - 2026-11-24: durable sessions. SessionRecord and Heartbeat say "durable";
+//     who doesn't know it treats sessions as their owners' directories.
 package protocol
 
 // Version is the version of the wire format that this build writes. A worker

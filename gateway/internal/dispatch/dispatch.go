@@ -33,7 +33,9 @@ const (
 	abandonTimeout = 2 * time.Second
 	// lostGrace is how long a result that was sent just before its worker was
 	// lost may take to arrive.
-	lostGrace = time.Second
+	// Its heartbeats have been missing for much longer then, or it has said
+	// goodbye after it.
+	lostGrace = 300 * time.Millisecond
 	// restartGrace is how long a command that a restarted worker may have just
 	// started can take before it counts as lost with the worker's old process:
 	// a little more than workers allow by default.
@@ -48,6 +50,9 @@ type Job struct {
 	// Worker owns the session, in Epoch; "" and 0 if the session has no owner.
 	Worker string
 	Epoch  uint64
+	// Movable says that another worker can do the job if this one is lost
+	// before it has: then Do's error is a Stranded.
+	Movable bool
 	// Body is the caller's JSON. It is not used after Do has returned.
 	Body []byte
 }
@@ -91,7 +96,9 @@ type pending struct {
 	id     string
 	kind   protocol.Kind
 	worker string
-	answer chan answer // buffered: the sender never waits
+	// movable is the job's.
+	movable bool
+	answer  chan answer // buffered: the sender never waits
 	// sequence in the stream; 0 until JetStream's ack.
 	sequence atomic.Uint64
 }
@@ -137,7 +144,7 @@ func New(cfg Config) (*Dispatcher, error) {
 // must have a deadline: the job's. When ctx ends first, the job is taken back
 // from the queue and cancelled at its worker. Errors are of package fault.
 func (d *Dispatcher) Do(ctx context.Context, job Job) (protocol.Result, error) {
-	p := &pending{id: protocol.NewID(), kind: job.Kind, worker: job.Worker, answer: make(chan answer, 1)}
+	p := &pending{id: protocol.NewID(), kind: job.Kind, worker: job.Worker, movable: job.Movable, answer: make(chan answer, 1)}
 	if !d.enter(p) {
 		return protocol.Result{}, fault.Unavailable("The gateway is stopping; ask again", nil)
 	}

@@ -24,7 +24,7 @@ import (
 
 const (
 	// sweepInterval is how often workers whose heartbeats stopped are looked for.
-	sweepInterval = 500 * time.Millisecond
+	sweepInterval = 250 * time.Millisecond
 	// openTimeout bounds one attempt to open the bucket and watch it.
 	openTimeout = 10 * time.Second
 	// reopenWait is the pause before the next attempt.
@@ -74,6 +74,9 @@ type Roster struct {
 type worker struct {
 	placement.Worker
 	recentAt time.Time
+	// life ends, by end, when the worker is lost or starts anew.
+	life context.Context
+	end  context.CancelFunc
 }
 
 // recentHalf is the time in which a placed session comes to count half in
@@ -136,6 +139,61 @@ func (r *Roster) Live(worker string) bool {
 	return w != nil && w.Live(now)
 }
 
+// Durable reports whether the worker is live and stores its sessions.
+func (r *Roster) Durable(worker string) bool {
+	now := r.now()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	w := r.workers[worker]
+	return w != nil && w.Live(now) && w.Durable
+}
+
+// Lifetime ends when the worker is lost or starts anew; that of a worker that
+// isn't known has ended.
+func (r *Roster) Lifetime(worker string) context.Context {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if w := r.workers[worker]; w != nil {
+		return w.life
+	}
+	return ended
+}
+
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// AwaitLost returns when a worker is lost for certain or starts anew. Just after
+// this gateway was cut off it doesn't know who is live, and waits to see.
+func (r *Roster) AwaitLost(ctx context.Context, worker string) error {
+	for {
+		r.mu.RLock()
+		w, certain := r.workers[worker], r.watchedFrom.Add(protocol.WorkerTTL)
+		r.mu.RUnlock()
+		if w != nil {
+			select {
+			case <-w.life.Done():
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		wait := certain.Sub(r.now())
+		if wait <= 0 {
+			return nil
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
 // Any reports whether some live worker takes new work.
 func (r *Roster) Any() bool {
 	now := r.now()
@@ -180,11 +238,17 @@ func (r *Roster) beat(key string, value []byte, written time.Time, initial bool)
 	if before != nil {
 		after.Recent, after.recentAt = before.Recent, before.recentAt
 	}
+	if before != nil && before.Started.Equal(h.Started) {
+		after.life, after.end = before.life, before.end
+	} else {
+		after.life, after.end = context.WithCancel(context.Background())
+	}
 	r.workers[key] = after
 	r.mu.Unlock()
 	if before == nil {
 		r.cfg.Log.Info("worker joined", "worker", key, "slots", h.Slots, "isolation", h.IsolationLevel)
 	} else if !before.Started.Equal(h.Started) {
+		before.end()
 		r.cfg.Log.Warn("worker restarted", "worker", key)
 		r.lost(Lost{Worker: key, Restarted: true})
 	}
@@ -193,10 +257,11 @@ func (r *Roster) beat(key string, value []byte, written time.Time, initial bool)
 // leave takes a worker out that said goodbye.
 func (r *Roster) leave(key string) {
 	r.mu.Lock()
-	_, known := r.workers[key]
+	w, known := r.workers[key]
 	delete(r.workers, key)
 	r.mu.Unlock()
 	if known {
+		w.end()
 		r.cfg.Log.Info("worker left", "worker", key)
 		r.lost(Lost{Worker: key})
 	}
@@ -215,6 +280,7 @@ func (r *Roster) sweep() {
 			if !w.Live(now) {
 				gone = append(gone, key)
 				delete(r.workers, key)
+				w.end()
 			}
 		}
 	}

@@ -24,13 +24,19 @@ type fleet struct {
 	live   map[string]bool // false: there is a record of it, and no heartbeat
 	mute   map[string]bool // live by its heartbeat, and nobody answers
 	broken error           // of the bucket
-	sent   []string
+	// durable workers store their sessions.
+	durable map[string]bool
+	// strand loses a worker when it gets a job; withdrawn says that the job
+	// had not begun.
+	strand    map[string]bool
+	withdrawn bool
+	sent      []string
 	// answer says what a worker answers; nil: 200.
 	answer func(worker string, epoch uint64) int
 }
 
 func newFleet(live ...string) *fleet {
-	f := &fleet{bucket: map[string]ownership.Owner{}, cache: map[string]ownership.Owner{}, live: map[string]bool{}, mute: map[string]bool{}}
+	f := &fleet{bucket: map[string]ownership.Owner{}, cache: map[string]ownership.Owner{}, live: map[string]bool{}, mute: map[string]bool{}, durable: map[string]bool{}, strand: map[string]bool{}}
 	for _, w := range live {
 		f.live[w] = true
 	}
@@ -61,19 +67,25 @@ func (f *fleet) Lookup(_ context.Context, session string) (ownership.Owner, erro
 	return ownership.Owner{}, ownership.ErrNone
 }
 
-func (f *fleet) Create(ctx context.Context, session, worker string) (ownership.Owner, bool, error) {
+func (f *fleet) Create(ctx context.Context, session, worker string, durable bool) (ownership.Owner, bool, error) {
 	if _, ok := f.bucket[session]; ok {
 		o, err := f.Lookup(ctx, session)
 		return o, false, err
 	}
-	return f.own(session, worker, 1), true, nil
+	o := f.own(session, worker, 1)
+	o.Durable = durable
+	f.bucket[session] = o
+	return o, true, nil
 }
 
 func (f *fleet) Replace(_ context.Context, session string, old ownership.Owner, worker string) (ownership.Owner, error) {
 	if f.bucket[session].Revision != old.Revision {
 		return ownership.Owner{}, ownership.ErrLost
 	}
-	return f.own(session, worker, old.Epoch+1), nil
+	o := f.own(session, worker, old.Epoch+1)
+	o.Durable = old.Durable
+	f.bucket[session] = o
+	return o, nil
 }
 
 func (f *fleet) Remove(_ context.Context, session string, o ownership.Owner) error {
@@ -88,15 +100,28 @@ func (f *fleet) Snapshot() []placement.Worker {
 	var all []placement.Worker
 	for w, live := range f.live {
 		if live {
-			all = append(all, placement.Worker{Heartbeat: &protocol.Heartbeat{Worker: w, Slots: 1}, Seen: time.Now()})
+			all = append(all, placement.Worker{Heartbeat: &protocol.Heartbeat{Worker: w, Slots: 1, Durable: f.durable[w]}, Seen: time.Now()})
 		}
 	}
 	return all
 }
 
-func (f *fleet) Live(worker string) bool { return f.live[worker] }
-func (f *fleet) Any() bool               { return len(f.Snapshot()) > 0 }
-func (f *fleet) Placed(string)           {}
+func (f *fleet) Live(worker string) bool    { return f.live[worker] }
+func (f *fleet) Durable(worker string) bool { return f.live[worker] && f.durable[worker] }
+
+func (f *fleet) Lifetime(string) context.Context { return context.Background() }
+
+func (f *fleet) AwaitLost(_ context.Context, worker string) error {
+	if f.mute[worker] { // its last heartbeat is too long ago now
+		f.live[worker] = false
+	}
+	return nil
+}
+
+func (f *fleet) Withdraw(context.Context, *dispatch.Stranded) (bool, error) { return f.withdrawn, nil }
+
+func (f *fleet) Any() bool     { return len(f.Snapshot()) > 0 }
+func (f *fleet) Placed(string) {}
 
 func (f *fleet) Do(_ context.Context, job dispatch.Job) (protocol.Result, error) {
 	return f.send(string(job.Kind), job.Worker, job.Epoch)
