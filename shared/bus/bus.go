@@ -117,13 +117,17 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 	if _, err := b.ensureConsumer(ctx, protocol.EvaluateConsumer, protocol.EvaluateQueue, 0); err != nil {
 		return nil, err
 	}
-	if b.Sessions, err = ensureBucket(ctx, js, jetstream.KeyValueConfig{
+	sessions := jetstream.KeyValueConfig{
 		Bucket:      protocol.SessionsBucket,
 		Description: "session to owning worker",
 		Storage:     jetstream.FileStorage,
 		History:     1,
 		Replicas:    replicas,
-	}); err != nil {
+	}
+	if b.markersExpire() {
+		sessions.LimitMarkerTTL = MarkerTTL
+	}
+	if b.Sessions, err = ensureBucket(ctx, js, sessions); err != nil {
 		return nil, err
 	}
 	if b.Workers, err = ensureBucket(ctx, js, jetstream.KeyValueConfig{

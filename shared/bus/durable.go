@@ -51,6 +51,20 @@ func (b *Bus) ensureDurable(ctx context.Context, replicas int) (err error) {
 	return err
 }
 
+// MarkerTTL is how long what is left of a removed session's record stays, where
+// the server can do that.
+const MarkerTTL = time.Hour
+
+// markersExpire reports whether the server can remove what is left of a deleted
+// key after a time: from version 2.11 on.
+func (b *Bus) markersExpire() bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(b.NC.ConnectedServerVersion(), "%d.%d", &major, &minor); err != nil {
+		return false
+	}
+	return major > 2 || major == 2 && minor >= 11
+}
+
 // ErrNoMessage is returned by Last for a subject without a message.
 var ErrNoMessage = errors.New("no message of that subject")
 

@@ -281,6 +281,11 @@ func (n *Node) Run(ctx context.Context) error {
 		<-beating
 	}()
 	go n.watchConnection(beatCtx)
+	var sweeping sync.WaitGroup
+	sweeping.Go(func() {
+		n.copies.RunSweeps(ctx, workcopy.SweepConfig{Interval: n.cfg.CollectInterval, TTL: n.cfg.SessionTTL})
+	})
+	defer sweeping.Wait()
 	stop := context.AfterFunc(ctx, func() {
 		n.setDraining()
 		time.AfterFunc(n.cfg.DrainTimeout, kill)

@@ -53,6 +53,8 @@ type Job struct {
 	// Movable says that another worker can do the job if this one is lost
 	// before it has: then Do's error is a Stranded.
 	Movable bool
+	// Lost reports whether the worker is lost by now; nil: it isn't.
+	Lost func() bool
 	// Body is the caller's JSON. It is not used after Do has returned.
 	Body []byte
 }
@@ -149,6 +151,9 @@ func (d *Dispatcher) Do(ctx context.Context, job Job) (protocol.Result, error) {
 		return protocol.Result{}, fault.Unavailable("The gateway is stopping; ask again", nil)
 	}
 	defer d.busy.Done()
+	if job.Lost != nil && job.Lost() {
+		d.WorkerLost(job.Worker, false) // it was told before this job was there
+	}
 	start := time.Now()
 	result, err := d.publish(ctx, p, &job, start)
 	d.metrics.ended(job.Kind, err, time.Since(start))

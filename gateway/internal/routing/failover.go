@@ -18,6 +18,8 @@ const (
 	// lossWait is how long a worker that doesn't answer is given to be known
 	// as lost: its last heartbeat may have come just before.
 	lossWait = protocol.WorkerTTL + time.Second
+	// verdictLook is how often, meanwhile, it is looked whether it is back.
+	verdictLook = 100 * time.Millisecond
 	// takeTries is how often a record is looked at again that other gateways
 	// change.
 	takeTries = 4
@@ -38,8 +40,8 @@ func (r *Router) liveOwner(ctx context.Context, session string, o ownership.Owne
 		// A live worker that doesn't store was started anew with another
 		// setting: what it has is stored, and it must not go on with it.
 		if !r.Workers.Live(o.Worker) {
-			if err := r.Workers.AwaitLost(ctx, o.Worker); err != nil {
-				return o, r.lookupFault(ctx, err)
+			if err := r.awaitVerdict(ctx, o.Worker); err != nil {
+				return o, err
 			}
 			if r.Workers.Durable(o.Worker) {
 				return o, nil // it is back
@@ -60,12 +62,30 @@ func (r *Router) liveOwner(ctx context.Context, session string, o ownership.Owne
 	return o, moving()
 }
 
+// awaitVerdict waits until a worker whose heartbeats are late is lost for certain,
+// or live again.
+func (r *Router) awaitVerdict(ctx context.Context, worker string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*lossWait)
+	defer cancel()
+	for {
+		look, stop := context.WithTimeout(ctx, verdictLook)
+		err := r.Workers.AwaitLost(look, worker)
+		stop()
+		switch {
+		case err == nil, r.Workers.Live(worker):
+			return nil
+		case ctx.Err() != nil:
+			return notThere(worker)
+		}
+	}
+}
+
 // takeOver makes another worker the owner of a durable session. The error is
 // ErrLost if the record has changed.
 func (r *Router) takeOver(ctx context.Context, session string, old ownership.Owner) (ownership.Owner, error) {
 	worker, ok := placement.Choose(r.durableWorkers(old.Worker), session, r.now())
 	if !ok {
-		return old, fault.Unavailable(fmt.Sprintf("Worker %s, which owned the session, is lost, and no other is there to go on with it; ask again", old.Worker), nil)
+		return old, fault.Unavailable(fmt.Sprintf("Worker %s, which owned the session, can't go on with it, and no other worker that stores sessions is there; ask again", old.Worker), nil)
 	}
 	r.Workers.Placed(worker)
 	o, err := r.Sessions.Replace(ctx, session, old, worker)
@@ -149,6 +169,9 @@ func (r *Router) askOwner(ctx context.Context, owner ownership.Owner, op string,
 	asking, cancel := context.WithCancel(ctx)
 	defer cancel()
 	life := r.Workers.Lifetime(owner.Worker)
+	if life.Err() != nil {
+		return protocol.Result{}, fault.Unavailable(fmt.Sprintf("Worker %s, which owned the session, is lost", owner.Worker), dispatch.ErrNobody)
+	}
 	defer context.AfterFunc(life, cancel)()
 	res, err := r.Dispatcher.Ask(asking, owner.Worker, op, o)
 	if err != nil && life.Err() != nil && ctx.Err() == nil && !errors.Is(err, dispatch.ErrNobody) {

@@ -114,10 +114,14 @@ func (r *Router) job(ctx context.Context, kind protocol.Kind, req Request, way r
 	ctx, cancel := context.WithTimeout(ctx, r.JobDeadline)
 	defer cancel()
 	way.send = func(owner ownership.Owner) (protocol.Result, error) {
-		return r.Dispatcher.Do(ctx, dispatch.Job{
+		job := dispatch.Job{
 			Kind: kind, RequestID: req.ID, Session: req.Session,
 			Worker: owner.Worker, Epoch: owner.Epoch, Movable: owner.Durable, Body: req.Body,
-		})
+		}
+		if owner.Worker != "" {
+			job.Lost = func() bool { return !r.Workers.Live(owner.Worker) }
+		}
+		return r.Dispatcher.Do(ctx, job)
 	}
 	way.once = kind == protocol.Run
 	return r.follow(ctx, req, way)

@@ -100,7 +100,7 @@ func (f *fleet) Snapshot() []placement.Worker {
 	var all []placement.Worker
 	for w, live := range f.live {
 		if live {
-			all = append(all, placement.Worker{Heartbeat: &protocol.Heartbeat{Worker: w, Slots: 1, Durable: f.durable[w]}, Seen: time.Now()})
+			all = append(all, placement.Worker{Heartbeat: &protocol.Heartbeat{Worker: w, Slots: map[string]int{"c": 2}[w] + 1, Durable: f.durable[w]}, Seen: time.Now()})
 		}
 	}
 	return all
@@ -124,6 +124,11 @@ func (f *fleet) Any() bool     { return len(f.Snapshot()) > 0 }
 func (f *fleet) Placed(string) {}
 
 func (f *fleet) Do(_ context.Context, job dispatch.Job) (protocol.Result, error) {
+	if job.Movable && f.strand[job.Worker] {
+		f.sent = append(f.sent, fmt.Sprintf("%s %s/%d stranded", job.Kind, job.Worker, job.Epoch))
+		f.live[job.Worker] = false
+		return protocol.Result{}, fault.Unavailable("lost", &dispatch.Stranded{Worker: job.Worker})
+	}
 	return f.send(string(job.Kind), job.Worker, job.Epoch)
 }
 
@@ -145,6 +150,23 @@ func (f *fleet) send(what, worker string, epoch uint64) (protocol.Result, error)
 		status = f.answer(worker, epoch)
 	}
 	return protocol.Result{Status: status, Worker: worker}, nil
+}
+
+// durable lets all workers store, c among them, which has the most room.
+func durable(setup func(*fleet)) func(*fleet) {
+	return func(f *fleet) {
+		f.live["c"] = true
+		for w := range f.live {
+			f.durable[w] = true
+		}
+		setup(f)
+	}
+}
+
+func (f *fleet) ownDurable(session, worker string, epoch uint64) {
+	o := f.own(session, worker, epoch)
+	o.Durable = true
+	f.bucket[session] = o
 }
 
 func TestRouting(t *testing.T) {
@@ -268,6 +290,26 @@ func TestRouting(t *testing.T) {
 				return 200
 			}
 		}, (*Router).Write, "write a/9, write a/1", 200, ""},
+
+		// Durable sessions: fleets of a, b and c, which all store.
+		{"durable, read, owner is lost", durable(func(f *fleet) { f.ownDurable("s", "dead", 3) }), (*Router).Read, "read c/4", 200, ""},
+		{"durable, write, owner is lost", durable(func(f *fleet) { f.ownDurable("s", "dead", 3) }), (*Router).Write, "write c/4", 200, ""},
+		{"durable, run, owner is lost", durable(func(f *fleet) { f.ownDurable("s", "dead", 3) }), (*Router).Run, "run c/4", 200, ""},
+		{"durable, evaluate, owner is lost", durable(func(f *fleet) { f.ownDurable("s", "dead", 3) }), (*Router).Evaluate, "evaluate c/4", 200, ""},
+		{"durable, fork, owner is lost", durable(func(f *fleet) { f.ownDurable("s", "dead", 3) }), (*Router).Fork, "fork c/4", 200, ""},
+		{"durable, delete, owner is mute and then lost", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.mute["a"] = true }),
+			(*Router).Delete, "delete a mute, delete c/2", 200, ""},
+		{"durable, owner doesn't store any more", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.durable["a"] = false }),
+			(*Router).Read, "read c/2", 200, ""},
+		{"durable, owner is lost, the others don't store", func(f *fleet) { f.ownDurable("s", "dead", 3) }, (*Router).Read, "", 503, "no other worker that stores"},
+		{"durable, evaluate in the queue of a lost worker", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.strand["a"] = true }),
+			(*Router).Evaluate, "evaluate a/1 stranded, evaluate c/2", 200, ""},
+		{"durable, run in the queue of a lost worker", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.strand["a"] = true; f.withdrawn = true }),
+			(*Router).Run, "run a/1 stranded, run c/2", 200, ""},
+		{"durable, run that had begun before the new owner was recorded", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.strand["a"] = true }),
+			(*Router).Run, "run a/1 stranded", 502, "may have run"},
+		{"not durable, run in the queue of a lost worker", func(f *fleet) { f.own("s", "a", 1); f.strand["a"] = true; f.withdrawn = true },
+			(*Router).Run, "run a/1", 200, ""},
 
 		{"fork without an owner", nil, (*Router).Fork, "", 404, "Session to fork not found"},
 		{"fork", func(f *fleet) { f.own("s", "a", 2) }, (*Router).Fork, "fork a/2", 200, ""},

@@ -62,3 +62,16 @@ func (m *Metrics) loaded(took time.Duration) {
 		m.load.Observe(took.Seconds())
 	}
 }
+
+func (m *Metrics) collect() {
+	if m != nil {
+		m.collected.Inc()
+	}
+}
+
+// Expired counts a session that was removed since it was idle.
+func (m *Metrics) Expired() {
+	if m != nil {
+		m.expired.Inc()
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gradefleet/gradefleet/shared/bus"
@@ -65,24 +64,17 @@ func (s *Store) MarkDurable(ctx context.Context, r Record) error {
 func (s *Store) RemoveRecord(ctx context.Context, r Record) error {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	// As the client's Purge does, whose answer doesn't say where the message is
-	// that is left of the key.
-	ack, err := s.publish(ctx, &nats.Msg{
-		Subject: bus.KeySubject(protocol.SessionsBucket, protocol.SessionKey(r.Session)),
-		Header:  nats.Header{"KV-Operation": {"PURGE"}, headerRollup: {"sub"}},
-	}, r.Revision)
-	if errors.Is(err, ErrFenced) {
+	options := []jetstream.KVDeleteOpt{jetstream.LastRevision(r.Revision)}
+	if status, err := s.Bus.Sessions.Status(ctx); err == nil && status.LimitMarkerTTL() > 0 {
+		// What is left of the key goes too, after a time.
+		options = append(options, jetstream.PurgeTTL(bus.MarkerTTL))
+	}
+	err := s.Bus.Sessions.Purge(ctx, protocol.SessionKey(r.Session), options...)
+	if bus.WrongRevision(err) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 		return ErrFenced
 	}
 	if err != nil {
 		return fmt.Errorf("remove record of session %s: %w", r.Session, err)
-	}
-	records, err := s.Bus.JS.Stream(ctx, bus.KeyStream(protocol.SessionsBucket))
-	if err == nil {
-		err = records.DeleteMsg(ctx, ack.Sequence)
-	}
-	if err != nil && !gone(err) {
-		return fmt.Errorf("remove what is left of the record of session %s: %w", r.Session, err)
 	}
 	return nil
 }

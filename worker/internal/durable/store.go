@@ -49,7 +49,7 @@ func New(cfg Config) (*Store, error) {
 	if cfg.Grace <= 0 {
 		return nil, fmt.Errorf("the grace of blobs is %v, want a time above 0", cfg.Grace)
 	}
-	return &Store{Config: cfg, recent: recent{turn: cfg.Grace / 4}}, nil
+	return &Store{Config: cfg, recent: recent{turn: cfg.Grace / 6}}, nil
 }
 
 // PutBlob stores a piece of at most protocol.BlobBytes and returns its digest;
@@ -109,7 +109,8 @@ func gone(err error) bool {
 	return errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful)
 }
 
-// recent remembers what this worker stored not long ago, in two generations.
+// recent remembers what this worker stored not long ago, in two generations: for
+// three turns at most, which is half the grace.
 type recent struct {
 	turn time.Duration // a generation's age
 
@@ -123,9 +124,9 @@ const maxRecent = 100_000
 
 func (r *recent) rotate(now time.Time) {
 	switch age := now.Sub(r.since); {
-	case age > 2*r.turn:
+	case age >= 2*r.turn:
 		r.young, r.old, r.since = nil, nil, now
-	case age > r.turn, len(r.young) >= maxRecent:
+	case age >= r.turn, len(r.young) >= maxRecent:
 		r.young, r.old, r.since = nil, r.young, now
 	}
 	if r.young == nil {
@@ -133,7 +134,7 @@ func (r *recent) rotate(now time.Time) {
 	}
 }
 
-// has reports whether d was added less than two turns ago.
+// has reports whether d was added within a turn or so; never after three.
 func (r *recent) has(d Digest, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -30,6 +31,8 @@ type Service struct {
 	log    *slog.Logger
 	svc    micro.Service
 	places chan struct{}
+	// underway counts the operations that have come in and aren't answered.
+	underway atomic.Int64
 }
 
 // maxConcurrent bounds the operations under way at once; more wait in NATS.
@@ -38,8 +41,13 @@ const maxConcurrent = 64
 // opTimeout bounds one operation.
 const opTimeout = time.Minute
 
-// stopWait is how long Stop waits for operations under way.
-const stopWait = 10 * time.Second
+const (
+	// stopWait is how long Stop waits for operations under way.
+	stopWait = 10 * time.Second
+	// stopQuiet is how long none may be under way for Stop to believe that
+	// there are no more.
+	stopQuiet = 20 * time.Millisecond
+)
 
 // Serve announces the service and begins to answer.
 func Serve(nc *nats.Conn, worker, build string, copies *workcopy.Manager, log *slog.Logger) (*Service, error) {
@@ -66,15 +74,18 @@ func Serve(nc *nats.Conn, worker, build string, copies *workcopy.Manager, log *s
 	return s, nil
 }
 
-// Stop ends the service after the operations under way.
+// Stop ends the service after the operations that have come in.
 func (s *Service) Stop() {
 	s.svc.Stop()
-	deadline := time.After(stopWait)
-	for range maxConcurrent {
-		select {
-		case s.places <- struct{}{}:
-		case <-deadline:
-			return
+	// What NATS had passed on before it heard of that is here after this; it may
+	// still be on its way to its handler, which takes microseconds.
+	if err := s.nc.FlushTimeout(stopWait); err != nil {
+		s.log.Warn("session operations may go unanswered", "error", err)
+	}
+	deadline := time.Now().Add(stopWait)
+	for quiet := time.Now(); time.Since(quiet) < stopQuiet && time.Now().Before(deadline); time.Sleep(stopQuiet / 10) {
+		if s.underway.Load() > 0 {
+			quiet = time.Now()
 		}
 	}
 }
@@ -86,8 +97,10 @@ type operation func(ctx context.Context, op protocol.SessionOp, req fields) ([]b
 // file or a fork must not hold up the others.
 func (s *Service) handler(name string, do operation) micro.Handler {
 	return micro.HandlerFunc(func(r micro.Request) {
+		s.underway.Add(1)
 		s.places <- struct{}{}
 		go func() {
+			defer s.underway.Add(-1)
 			defer func() { <-s.places }()
 			result := s.answer(name, do, r)
 			result.Worker = s.worker

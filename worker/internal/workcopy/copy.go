@@ -170,7 +170,7 @@ func (c *workcopy) acquire(ctx context.Context, epoch uint64, create bool) (*Hol
 // is held.
 func (c *workcopy) prepare(ctx context.Context, epoch uint64, lease int64, create bool) error {
 	if !c.m.Durable {
-		return c.prepareLocal(epoch, create)
+		return c.prepareLocal(ctx, epoch, create)
 	}
 	c.mu.Lock()
 	loaded := c.sess != nil
@@ -276,7 +276,7 @@ func (c *workcopy) removeDir() error {
 }
 
 // prepareLocal is prepare where the directory is all there is.
-func (c *workcopy) prepareLocal(epoch uint64, create bool) error {
+func (c *workcopy) prepareLocal(ctx context.Context, epoch uint64, create bool) error {
 	sess, ok := c.m.Sessions.Get(c.id)
 	var err error
 	switch {
@@ -284,8 +284,17 @@ func (c *workcopy) prepareLocal(epoch uint64, create bool) error {
 		return elsewhere("the request is of epoch %d, the session of %d", epoch, sess.Epoch())
 	case ok:
 		err = sess.Advance(epoch)
-	case create: // the gateway has just made this worker its owner
-		sess, err = c.m.Sessions.Create(c.id, epoch)
+	case create:
+		// The gateway has just made this worker its owner, unless the session
+		// was removed a moment ago, or is one that must be stored.
+		var r durable.Record
+		r, err = c.m.Store.Record(ctx, c.id)
+		if errors.Is(err, durable.ErrNone) || err == nil && (r.Worker != c.m.Worker || r.Epoch != epoch || r.Durable) {
+			return elsewhere("its record says otherwise")
+		}
+		if err == nil {
+			sess, err = c.m.Sessions.Create(c.id, epoch)
+		}
 	default:
 		err = errNoSession
 	}
