@@ -63,6 +63,8 @@ type Roster struct {
 
 	mu      sync.RWMutex
 	workers map[string]*worker
+	// departed holds workers that were seen to go, since the watch began.
+	departed map[string]struct{}
 	// watchedFrom is when the watch in use began: nobody is called dead for
 	// heartbeats that came while there was no watch.
 	watchedFrom time.Time
@@ -93,7 +95,7 @@ func (w *worker) recent(now time.Time) float64 {
 
 // New returns an empty roster; Run fills it.
 func New(cfg Config) (*Roster, error) {
-	r := &Roster{cfg: cfg, now: time.Now, workers: map[string]*worker{}, synced: make(chan struct{})}
+	r := &Roster{cfg: cfg, now: time.Now, workers: map[string]*worker{}, departed: map[string]struct{}{}, synced: make(chan struct{})}
 	if err := r.register(cfg.Registerer); err != nil {
 		return nil, err
 	}
@@ -166,11 +168,13 @@ var ended = func() context.Context {
 }()
 
 // AwaitLost returns when a worker is lost for certain or starts anew. Just after
-// this gateway was cut off it doesn't know who is live, and waits to see.
+// the start, or after this gateway was cut off, it doesn't know who is live, and
+// waits to see.
 func (r *Roster) AwaitLost(ctx context.Context, worker string) error {
 	for {
 		r.mu.RLock()
 		w, certain := r.workers[worker], r.watchedFrom.Add(protocol.WorkerTTL)
+		_, departed := r.departed[worker]
 		r.mu.RUnlock()
 		if w != nil {
 			select {
@@ -181,7 +185,7 @@ func (r *Roster) AwaitLost(ctx context.Context, worker string) error {
 			}
 		}
 		wait := certain.Sub(r.now())
-		if wait <= 0 {
+		if departed || wait <= 0 {
 			return nil
 		}
 		timer := time.NewTimer(wait)
@@ -244,6 +248,7 @@ func (r *Roster) beat(key string, value []byte, written time.Time, initial bool)
 		after.life, after.end = context.WithCancel(context.Background())
 	}
 	r.workers[key] = after
+	delete(r.departed, key)
 	r.mu.Unlock()
 	if before == nil {
 		r.cfg.Log.Info("worker joined", "worker", key, "slots", h.Slots, "isolation", h.IsolationLevel)
@@ -259,6 +264,7 @@ func (r *Roster) leave(key string) {
 	r.mu.Lock()
 	w, known := r.workers[key]
 	delete(r.workers, key)
+	r.depart(key)
 	r.mu.Unlock()
 	if known {
 		w.end()
@@ -280,6 +286,7 @@ func (r *Roster) sweep() {
 			if !w.Live(now) {
 				gone = append(gone, key)
 				delete(r.workers, key)
+				r.depart(key)
 				w.end()
 			}
 		}
@@ -289,6 +296,17 @@ func (r *Roster) sweep() {
 		r.cfg.Log.Warn("worker lost: its heartbeats stopped", "worker", key, "after", protocol.WorkerTTL)
 		r.lost(Lost{Worker: key})
 	}
+}
+
+// maxDeparted bounds what is remembered of workers that went.
+const maxDeparted = 10_000
+
+// depart notes that a worker went; r.mu is held.
+func (r *Roster) depart(key string) {
+	if len(r.departed) >= maxDeparted {
+		clear(r.departed)
+	}
+	r.departed[key] = struct{}{}
 }
 
 func (r *Roster) lost(l Lost) {
@@ -336,6 +354,7 @@ func (r *Roster) watch(ctx context.Context, reconnected <-chan nats.Status, tick
 	defer w.Stop()
 	r.mu.Lock()
 	r.watchedFrom = r.now()
+	clear(r.departed) // they may have come back while nobody watched
 	r.mu.Unlock()
 	initial, heard := true, r.watchedFrom
 	for {
