@@ -20,6 +20,9 @@ type Settings struct {
 	QueueLimit int64
 	// Replicas is how many copies JetStream keeps; 0 counts as 1.
 	Replicas int
+	// StoreBytes is how many bytes contents of sessions may take up, so that
+	// they leave room for jobs; 0 keeps what is set, and else sets no limit.
+	StoreBytes int64
 }
 
 // DefaultQueueLimit is the queue limit of a stream that a worker created first.
@@ -140,7 +143,7 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 	}); err != nil {
 		return nil, err
 	}
-	if err := b.ensureDurable(ctx, replicas); err != nil {
+	if err := b.ensureDurable(ctx, replicas, s.StoreBytes); err != nil {
 		return nil, err
 	}
 	return b, nil

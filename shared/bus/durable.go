@@ -14,7 +14,7 @@ import (
 )
 
 // ensureDurable creates what durable sessions are kept in.
-func (b *Bus) ensureDurable(ctx context.Context, replicas int) (err error) {
+func (b *Bus) ensureDurable(ctx context.Context, replicas int, bytes int64) (err error) {
 	b.Manifests, err = b.JS.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name:        protocol.ManifestsStream,
 		Description: "what the files of each session are",
@@ -28,6 +28,12 @@ func (b *Bus) ensureDurable(ctx context.Context, replicas int) (err error) {
 	if err != nil {
 		return fmt.Errorf("create stream %s: %w", protocol.ManifestsStream, err)
 	}
+	if bytes == 0 {
+		bytes = -1
+		if now, err := b.JS.Stream(ctx, protocol.BlobsStream); err == nil {
+			bytes = now.CachedInfo().Config.MaxBytes
+		}
+	}
 	b.Blobs, err = b.JS.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name:        protocol.BlobsStream,
 		Description: "contents of sessions' files, under their digests",
@@ -37,6 +43,9 @@ func (b *Bus) ensureDurable(ctx context.Context, replicas int) (err error) {
 		// Stored again, a content only gets younger.
 		MaxMsgsPerSubject: 1,
 		AllowDirect:       true,
+		// Full, it refuses what is new: what is old is somebody's.
+		MaxBytes: bytes,
+		Discard:  jetstream.DiscardNew,
 	})
 	if err != nil {
 		return fmt.Errorf("create stream %s: %w", protocol.BlobsStream, err)
@@ -146,6 +155,17 @@ func KeyStream(bucket string) string { return "KV_" + bucket }
 func (m Message) Deleted() bool {
 	return m.Header.Get("KV-Operation") != "" || m.Header.Get(jetstream.MarkerReasonHeader) != ""
 }
+
+// StoreFull reports whether a write was refused since there is no room for it.
+func StoreFull(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && fullCodes[api.ErrorCode]
+}
+
+// fullCodes are JetStream's codes for what it has no room for: of the account,
+// the server, its memory, its disk, the stream. Source: nats-server
+// server/errors.json.
+var fullCodes = map[jetstream.ErrorCode]bool{10002: true, 10023: true, 10028: true, 10047: true, errCodeStoreFailed: true}
 
 // WrongRevision reports whether a write was refused since another came first.
 func WrongRevision(err error) bool {

@@ -36,8 +36,8 @@ type Config struct {
 
 	Durability      string        `name:"durability" env:"GRADEFLEET_DURABILITY" default:"durable" enum:"durable,local" help:"durable: what is written to a session is stored in NATS before it is acknowledged, and any worker can go on with it. local: sessions are as lasting as their worker's disk, and writes quicker."`
 	SessionTTL      time.Duration `name:"session-ttl" env:"GRADEFLEET_SESSION_TTL" default:"24h" help:"A session that nobody used for so long is removed. 0: never."`
-	CollectInterval time.Duration `name:"collect-interval" env:"GRADEFLEET_COLLECT_INTERVAL" default:"10m" help:"How often sessions that are over and stored contents that no session has are looked for."`
-	BlobGrace       time.Duration `name:"blob-grace" env:"GRADEFLEET_BLOB_GRACE" default:"1h" help:"How long a stored content stays that no session has. At least twice as long as storing what one job wrote may take."`
+	CollectInterval time.Duration `name:"collect-interval" env:"GRADEFLEET_COLLECT_INTERVAL" default:"5m" help:"How often sessions that are over and stored contents that no session has are looked for."`
+	BlobGrace       time.Duration `name:"blob-grace" env:"GRADEFLEET_BLOB_GRACE" default:"10m" help:"How long a stored content stays that no session has. At least twice as long as storing what one job wrote may take."`
 
 	CaseWall    time.Duration `name:"case-wall" env:"GRADEFLEET_CASE_WALL" default:"5s" help:"Wall time a case gets unless the request says otherwise."`
 	CaseCPU     time.Duration `name:"case-cpu" env:"GRADEFLEET_CASE_CPU" default:"4s" help:"CPU time a case gets, in whole seconds."`
@@ -137,8 +137,8 @@ const maxSlots = 1024
 
 // What a worker has that was given none of its own.
 const (
-	defaultCollectInterval = 10 * time.Minute
-	defaultBlobGrace       = time.Hour
+	defaultCollectInterval = 5 * time.Minute
+	defaultBlobGrace       = 10 * time.Minute
 )
 
 // The values of Durability; empty is the first.

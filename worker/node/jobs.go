@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
+	"github.com/gradefleet/gradefleet/worker/internal/durable"
 	"github.com/gradefleet/gradefleet/worker/internal/execute"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
 	"github.com/gradefleet/gradefleet/worker/internal/session"
@@ -106,6 +107,9 @@ func (n *Node) save(ctx context.Context, hold *workcopy.Hold, job protocol.Job) 
 		r = refuse(protocol.StatusMisdirected, "%v", err)
 	case errors.Is(err, session.ErrTooLarge), errors.Is(err, session.ErrRefused):
 		r = refuse(507, "The %s was carried out, and what it changed is undone. %v", job.Kind, err)
+	case errors.Is(err, durable.ErrFull):
+		n.log.Error("no room left to store what a job changed", "session", job.Session, "request", job.RequestID, "error", err)
+		r = refuse(507, "The %s was carried out, and what it changed is undone: there is no room left to store it", job.Kind)
 	default:
 		n.log.Error("what a job changed is not stored", "session", job.Session, "request", job.RequestID, "error", err)
 		r = refuse(503, "The %s was carried out, but what it changed could not be stored and is undone; ask again", job.Kind)

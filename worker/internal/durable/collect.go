@@ -39,11 +39,18 @@ type Stored struct {
 	Written time.Time
 }
 
-// pullBatch is how many messages are asked for at a time.
-const pullBatch = 500
+const (
+	// pullBatch is how many messages are asked for at a time.
+	pullBatch = 500
+	// pullExpiry and pullHeartbeat: in a cluster the first request may be lost,
+	// the consumer having no leader yet. The client asks again after two
+	// heartbeats are missing.
+	pullExpiry    = 4 * time.Second
+	pullHeartbeat = 500 * time.Millisecond
+)
 
 // nextTimeout bounds the wait for the next message: there may be none any more.
-const nextTimeout = 10 * time.Second
+const nextTimeout = 30 * time.Second
 
 // Collect makes one pass. It returns what journals there are and how many blobs
 // were removed.
@@ -138,7 +145,7 @@ func (s *Store) eachMessage(ctx context.Context, stream jetstream.Stream, header
 	if err != nil {
 		return err
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(pullBatch))
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(pullBatch), jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat))
 	if err != nil {
 		return err
 	}

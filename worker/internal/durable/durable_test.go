@@ -493,7 +493,7 @@ func TestOneCollector(t *testing.T) {
 // What is named stays, what isn't goes, in the second pass and after the grace.
 func TestCollect(t *testing.T) {
 	b := newBus(t)
-	const grace = 300 * time.Millisecond
+	const grace = time.Second
 	s := newStore(t, b, "w", grace)
 	put := func(c byte) Entry {
 		t.Helper()

@@ -478,7 +478,7 @@ func (s *Store) publish(ctx context.Context, msg *nats.Msg, sequence uint64) (*j
 	if bus.WrongRevision(err) {
 		return nil, fmt.Errorf("%w: %w", ErrFenced, err)
 	}
-	return ack, err
+	return ack, orFull(err)
 }
 
 // Current reports whether the journal's last message is the one that this

@@ -64,7 +64,7 @@ func (s *Store) PutBlob(ctx context.Context, data []byte) (Digest, error) {
 	defer cancel()
 	_, err := s.Bus.JS.PublishMsg(ctx, &nats.Msg{Subject: protocol.BlobSubject(hex.EncodeToString(d[:])), Data: data})
 	if err != nil {
-		return d, fmt.Errorf("store content: %w", err)
+		return d, fmt.Errorf("store content: %w", orFull(err))
 	}
 	s.Metrics.put(blobPut, len(data), time.Since(begun))
 	s.recent.add(d, begun)
@@ -102,7 +102,17 @@ var (
 	ErrFenced = errors.New("the session's journal was written by another owner")
 	// ErrMissing: a blob that a journal names isn't there.
 	ErrMissing = errors.New("it is not stored")
+	// ErrFull: JetStream has no room for it.
+	ErrFull = errors.New("JetStream has no room left")
 )
+
+// orFull adds ErrFull to an error that means it.
+func orFull(err error) error {
+	if err != nil && bus.StoreFull(err) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}
 
 // gone reports whether a message wasn't deleted since it isn't there.
 func gone(err error) bool {

@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
+	"github.com/gradefleet/gradefleet/worker/internal/durable"
 	"github.com/gradefleet/gradefleet/worker/internal/session"
 	"github.com/gradefleet/gradefleet/worker/internal/verdict"
 	"github.com/gradefleet/gradefleet/worker/internal/workcopy"
@@ -136,7 +137,7 @@ func (s *Service) answer(name string, do operation, r micro.Request) (result pro
 		}
 	}
 	status, detail := describe(err)
-	if status >= 500 && status != 507 {
+	if status >= 500 && !errors.Is(err, session.ErrNoSpace) {
 		s.log.Error("session operation failed", "operation", name, "session", op.Session, "request", op.RequestID, "error", err)
 	}
 	return protocol.Result{Status: status, Body: protocol.ErrorBody(detail)}
@@ -158,6 +159,8 @@ func describe(err error) (status int, detail string) {
 		return r.status, r.detail
 	case errors.Is(err, session.ErrStaleEpoch), errors.Is(err, workcopy.ErrElsewhere):
 		return protocol.StatusMisdirected, err.Error()
+	case errors.Is(err, durable.ErrFull):
+		return 507, "No room left to store the change; delete files, or sessions that nobody needs"
 	case errors.Is(err, workcopy.ErrNotStored):
 		return 503, "The change could not be stored; ask again"
 	case errors.Is(err, workcopy.ErrBusy):

@@ -18,7 +18,7 @@ type SweepConfig struct {
 
 // parkTime is how long a session is unused until what is known of it is
 // forgotten; the directory stays. Its next use compares the two.
-const parkTime = 30 * time.Minute
+const parkTime = 10 * time.Minute
 
 // sweepTimeout bounds one pass.
 const sweepTimeout = 10 * time.Minute

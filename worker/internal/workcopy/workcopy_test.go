@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gradefleet/gradefleet/shared/bus"
+	"github.com/gradefleet/gradefleet/worker/internal/durable"
 	"github.com/gradefleet/gradefleet/worker/internal/session"
 )
 
@@ -279,6 +281,31 @@ func TestFailedWriteIsUndone(t *testing.T) {
 		if got := a.read("s", 1, "f") + a.read("s", 1, "g"); got != "onekeep" {
 			t.Errorf("after a failed %s: %q, want what was there", name, got)
 		}
+	}
+}
+
+// NATS has no room: the caller is told so, jobs can still be queued.
+func TestFullStore(t *testing.T) {
+	r := newRig(t)
+	var err error
+	if r.bus, err = bus.Ensure(t.Context(), r.bus.NC, bus.Settings{StoreBytes: 200_000}); err != nil {
+		t.Fatal(err)
+	}
+	a := r.worker("a")
+	r.own("s", "a", 1, true)
+	a.write("s", 1, "f", "one")
+	h := a.use("s", 1)
+	err = h.WriteFile(t.Context(), "large", bytes.Repeat([]byte("x"), 300_000))
+	if !errors.Is(err, durable.ErrFull) || !errors.Is(err, ErrNotStored) {
+		t.Errorf("error %v, want ErrFull", err)
+	}
+	h.Release()
+	if got := a.tree("s", 1); strings.Count(got, "\n") != 1 {
+		t.Errorf("the session is\n%s, want f alone", got)
+	}
+	// Another gateway or worker that has no such setting leaves it.
+	if r.bus, err = bus.Ensure(t.Context(), r.bus.NC, bus.Settings{}); err != nil || r.bus.Blobs.CachedInfo().Config.MaxBytes != 200_000 {
+		t.Errorf("the limit is gone (%v)", err)
 	}
 }
 
