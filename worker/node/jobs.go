@@ -36,7 +36,7 @@ func (n *Node) handle(ctx context.Context, number int, job protocol.Job) (protoc
 		a, err = s.Run(ctx, job.Body, place)
 	} else {
 		var lend execute.Lender
-		if hold == nil {
+		if hold == nil && n.intake != nil {
 			lend = n.lend // a session's files are for one process after the other
 		}
 		a, err = s.Evaluate(ctx, job.Body, place, lend)
