@@ -117,8 +117,9 @@ func measure(ctx context.Context, cfg Config, n int) (_ *size, err error) {
 	slots := n * cfg.Slots
 	control, err := localfleet.Control(ctx, localfleet.ControlConfig{
 		Binaries: cfg.Binaries, Servers: cfg.Servers,
+		QueueLimit: max(bus.DefaultQueueLimit, 4*slots),
 		// One caller, which is this process, keeps all slots busy.
-		Gateway: []string{fmt.Sprint("GRADEFLEET_QUEUE_LIMIT=", max(bus.DefaultQueueLimit, 4*slots)), "GRADEFLEET_CALLER_INFLIGHT=-1"},
+		Env: []string{"GRADEFLEET_CALLER_INFLIGHT=-1"},
 	})
 	if err != nil {
 		return nil, err
