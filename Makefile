@@ -105,7 +105,7 @@ bench-go: ## Measure parser, comparer, frames, verdicts, placement and shape che
 
 .PHONY: simulate
 simulate: build bin/nats-server ## Measure what a fleet costs with 1, 10, 100 and 1,000 simulated workers (7 minutes; JOBS=20000 for less).
-	@bin/gradefleet growth --jobs $(or $(JOBS),100000)
+	@bin/gradefleet growth --jobs $(or $(JOBS),100000) --rate $(or $(RATE),2000)
 
 .PHONY: bench-isolation
 bench-isolation: ## Measure what the sandbox costs a job beside rlimits alone, all layers and each by itself.
