@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string, logTo io.Writer) error {
 		return err
 	}
 	defer nc.Close()
-	b, err := bus.Ensure(ctx, nc, bus.Settings{QueueLimit: o.Gateway.WithDefaults().QueueLimit, Replicas: o.NATS.Replicas, StoreBytes: o.NATS.Store})
+	b, err := bus.Ensure(ctx, nc, o.Gateway.BusSettings(o.NATS))
 	if err != nil {
 		return err
 	}

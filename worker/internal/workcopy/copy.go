@@ -288,6 +288,10 @@ func (c *workcopy) prepareLocal(ctx context.Context, epoch uint64, create bool) 
 		// The gateway has just made this worker its owner, unless the session
 		// was removed a moment ago, or is one that must be stored.
 		var r durable.Record
+		if c.m.Store == nil {
+			sess, err = c.m.Sessions.Create(c.id, epoch)
+			break
+		}
 		r, err = c.m.Store.Record(ctx, c.id)
 		if errors.Is(err, durable.ErrNone) || err == nil && (r.Worker != c.m.Worker || r.Epoch != epoch || r.Durable) {
 			return elsewhere("its record says otherwise")
