@@ -99,6 +99,10 @@ bench: build bin/nats-server ## Measure the fleet, the engine and bare Python in
 bench-go: ## Measure parser, comparer, frames, verdicts, placement and shape check, with allocations.
 	$(GO) test -run xxx -bench "Parse|Equal|Marshal|JSON|Frame|Encode|Choose|Check" -benchmem -benchtime 0.3s ./worker/internal/pyvalue ./worker/internal/pyrunner ./worker/internal/verdict ./gateway/internal/placement ./gateway/internal/shape
 
+.PHONY: bench-durable
+bench-durable: build ## Measure what storing sessions costs: two fleets in turns, with durability durable and local.
+	@sh scripts/bench-durable.sh
+
 .PHONY: bench-isolation
 bench-isolation: ## Measure what the sandbox costs a job beside rlimits alone, all layers and each by itself.
 	cd worker && $(GO) test -run xxx -bench Isolation -benchtime 3s ./internal/execute
