@@ -126,9 +126,9 @@ func (c Config) burst() int {
 }
 
 // BusSettings are what the stream and the buckets are made with.
-func (c Config) BusSettings(nats bus.Config) bus.Settings {
+func (c Config) BusSettings(replicas int) bus.Settings {
 	c = c.WithDefaults()
-	return bus.Settings{QueueLimit: c.QueueLimit, Retention: c.ResultRetention, KeptBytes: c.ResultBytes, Replicas: nats.Replicas, StoreBytes: nats.Store}
+	return bus.Settings{QueueLimit: c.QueueLimit, Retention: c.ResultRetention, KeptBytes: c.ResultBytes, Replicas: replicas}
 }
 
 // keys returns the digests of the API keys.

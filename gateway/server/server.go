@@ -157,7 +157,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 // the workers. Later calls leave the queue limit as it is: another gateway may
 // have set it since.
 func (s *Server) ensure(ctx context.Context, replicas int) (jetstream.KeyValue, error) {
-	settings := s.cfg.BusSettings(bus.Config{Replicas: replicas})
+	settings := s.cfg.BusSettings(replicas)
 	if s.limited.Load() {
 		if _, err := s.deps.Bus.JS.Stream(ctx, protocol.JobsStream); err == nil {
 			settings = bus.Settings{Replicas: replicas}

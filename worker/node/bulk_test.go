@@ -19,10 +19,10 @@ func TestInteractiveGoesFirst(t *testing.T) {
 	cfg := testConfig(t, publicDir(t))
 	cfg.Slots = 1
 	n, _ := r.start(t, cfg)
+	r.own(t, "s1", n.ID(), false)
 	if _, err := n.store.Create("s1", 1); err != nil {
 		t.Fatal(err)
 	}
-	r.own(t, "s1", n.ID(), false)
 	code := "import time\ndef f(x):\n    time.sleep(0.01)\n    return x"
 	bulk := map[string]bool{}
 	for range 60 {
@@ -106,10 +106,10 @@ const double = `{"id":"s","code":"def f(x): return 2*x","entry_point":"f","io_ca
 func TestKeptJobs(t *testing.T) {
 	r := newRig(t)
 	n, _ := r.start(t, testConfig(t, publicDir(t)))
+	r.own(t, "s1", n.ID(), false)
 	if _, err := n.store.Create("s1", 1); err != nil {
 		t.Fatal(err)
 	}
-	r.own(t, "s1", n.ID(), false)
 	count := func(cmd string) string { return fmt.Sprintf(`{"id":"s1","cmd":%q}`, cmd) }
 
 	k := r.keep(t, protocol.BulkQueue, protocol.Evaluate, "s", 0, double)
@@ -151,10 +151,10 @@ func TestKeptCommandOfADeadProcess(t *testing.T) {
 	r := newRig(t)
 	dir := publicDir(t)
 	n, stop := r.start(t, testConfig(t, dir))
+	r.own(t, "s1", n.ID(), false)
 	if _, err := n.store.Create("s1", 1); err != nil {
 		t.Fatal(err)
 	}
-	r.own(t, "s1", n.ID(), false)
 	stop()
 	k := r.keep(t, protocol.WorkerQueue(n.ID()), protocol.Run, "s1", 1, `{"id":"s1","cmd":"echo again"}`)
 	job := protocol.Job{ID: k.Job, Kind: protocol.Run}

@@ -80,6 +80,9 @@ func New(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 	if err := n.prepare(ctx, bus.MaxPayload(deps.Bus.NC)); err != nil {
 		return nil, err
 	}
+	if err := n.openCopies(); err != nil {
+		return nil, err
+	}
 	n.intake, err = intake.New(ctx, deps.Bus, intake.Config{
 		Worker: n.id, Slots: cfg.Slots, Handle: n.handle, Idle: n.idle, Keeper: kept.New(deps.Bus),
 		Metrics: intake.NewMetrics(deps.Registerer, cfg.Slots), Log: n.log,
@@ -133,21 +136,14 @@ func (n *Node) prepare(ctx context.Context, payload int64) error {
 		return err
 	}
 	n.metrics = newMetrics(n.deps.Registerer, n)
-	if err := n.openCopies(); err != nil {
-		return err
-	}
 	if err := n.warmSlots(payload); err != nil {
 		return err
 	}
 	return n.selfTest(ctx)
 }
 
-// openCopies prepares what sessions are stored in; without a queue they aren't.
+// openCopies prepares what sessions are stored in.
 func (n *Node) openCopies() error {
-	if n.deps.Bus == nil {
-		n.copies = workcopy.New(workcopy.Config{Sessions: n.store, Worker: n.id, Log: n.log})
-		return nil
-	}
 	store, err := durable.New(durable.Config{
 		Bus: n.deps.Bus, Worker: n.id, Grace: n.cfg.BlobGrace, Durable: n.cfg.durable(), Metrics: durable.NewMetrics(n.deps.Registerer),
 	})

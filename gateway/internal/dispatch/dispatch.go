@@ -51,16 +51,16 @@ type Job struct {
 	// Worker owns the session, in Epoch; "" and 0 if the session has no owner.
 	Worker string
 	Epoch  uint64
-	// Movable says that another worker can do the job if this one is lost
-	// before it has: then Do's error is a Stranded.
-	Movable bool
-	// Lost reports whether the worker is lost by now; nil: it isn't.
-	Lost func() bool
 	// Bulk says that nobody sits and waits for the job: it goes to the bulk queue,
 	// unless the session has an owner.
 	Bulk bool
 	// Caller names who asked, for limits.
 	Caller string
+	// Movable says that another worker can do the job if this one is lost
+	// before it has: then Do's error is a Stranded.
+	Movable bool
+	// Lost reports whether the worker is lost by now; nil: it isn't.
+	Lost func() bool
 	// Body is the caller's JSON. It is not used after Do has returned.
 	Body []byte
 }
@@ -117,9 +117,9 @@ type pending struct {
 	id     string
 	kind   protocol.Kind
 	worker string
+	queue  string // subject
 	// movable is the job's.
 	movable bool
-	queue   string      // subject
 	answer  chan answer // buffered: the sender never waits
 	// sequence in the stream; 0 until JetStream's ack.
 	sequence atomic.Uint64
@@ -166,7 +166,7 @@ func New(cfg Config) (*Dispatcher, error) {
 // must have a deadline: the job's. When ctx ends first, the job is taken back
 // from the queue and cancelled at its worker. Errors are of package fault.
 func (d *Dispatcher) Do(ctx context.Context, job Job) (protocol.Result, error) {
-	p := &pending{id: protocol.NewID(), kind: job.Kind, worker: job.Worker, movable: job.Movable, queue: job.Queue(), answer: make(chan answer, 1)}
+	p := &pending{id: protocol.NewID(), kind: job.Kind, worker: job.Worker, queue: job.Queue(), movable: job.Movable, answer: make(chan answer, 1)}
 	if !d.enter(p) {
 		return protocol.Result{}, fault.Unavailable("The gateway is stopping; ask again", nil)
 	}

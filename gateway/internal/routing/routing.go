@@ -137,8 +137,7 @@ func (r *Router) job(ctx context.Context, kind protocol.Kind, req Request, way r
 	way.send = func(owner ownership.Owner) (protocol.Result, error) {
 		job := dispatch.Job{
 			Kind: kind, RequestID: req.ID, Session: req.Session,
-			Worker: owner.Worker, Epoch: owner.Epoch, Movable: owner.Durable, Bulk: req.Bulk,
-			Body: req.Body, Caller: req.Caller,
+			Worker: owner.Worker, Epoch: owner.Epoch, Bulk: req.Bulk, Caller: req.Caller, Movable: owner.Durable, Body: req.Body,
 		}
 		if owner.Worker != "" {
 			job.Lost = func() bool { return !r.Workers.Live(owner.Worker) }

@@ -68,10 +68,16 @@ type Hold struct {
 	release func()
 }
 
+// Local returns a hold on a session that no manager knows and nothing stores.
+func Local(s *session.Session, release func()) *Hold { return &Hold{Session: s, release: release} }
+
 // Release gives the session back.
 func (h *Hold) Release() {
 	h.release()
 	c := h.c
+	if c == nil {
+		return
+	}
 	c.mu.Lock()
 	c.holds--
 	fenced := c.holds == 0 && errors.Is(c.stale, durable.ErrFenced)
@@ -288,10 +294,6 @@ func (c *workcopy) prepareLocal(ctx context.Context, epoch uint64, create bool) 
 		// The gateway has just made this worker its owner, unless the session
 		// was removed a moment ago, or is one that must be stored.
 		var r durable.Record
-		if c.m.Store == nil {
-			sess, err = c.m.Sessions.Create(c.id, epoch)
-			break
-		}
 		r, err = c.m.Store.Record(ctx, c.id)
 		if errors.Is(err, durable.ErrNone) || err == nil && (r.Worker != c.m.Worker || r.Epoch != epoch || r.Durable) {
 			return elsewhere("its record says otherwise")

@@ -18,8 +18,7 @@ import (
 // Config of a Manager.
 type Config struct {
 	Sessions *session.Store
-	// Store may be nil if not Durable: then nobody else has sessions.
-	Store *durable.Store
+	Store    *durable.Store
 	// Durable says whether what is written is stored; if not, only records are
 	// read and removed.
 	Durable bool
