@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/gradefleet/gradefleet/cli/internal/bench"
 	"github.com/gradefleet/gradefleet/cli/internal/grade"
+	"github.com/gradefleet/gradefleet/cli/internal/show"
 	"github.com/gradefleet/gradefleet/cli/internal/up"
 	"github.com/gradefleet/gradefleet/shared/buildinfo"
 )
@@ -21,6 +23,8 @@ type commands struct {
 	Up      up.Config    `cmd:"" help:"Run the whole fleet in this process: NATS with JetStream, a gateway, a worker."`
 	Grade   grade.Config `cmd:"" help:"Grade the rows of workload files and compare with recorded verdicts."`
 	Bench   bench.Config `cmd:"" help:"Drive one or two servers and print throughput and latency."`
+	Workers show.Workers `cmd:"" help:"Show who is alive, their slots and isolation, and how long the queues are."`
+	Jobs    show.Jobs    `cmd:"" help:"Show asynchronous jobs and the queues, fetch a job's result, cancel a job."`
 	Version struct{}     `cmd:"" help:"Print the version."`
 }
 
@@ -44,13 +48,18 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	switch command.Selected().Name {
+	name, _, _ := strings.Cut(command.Command(), " ")
+	switch name {
 	case "up":
 		return up.Run(ctx, c.Up, os.Stdout, os.Stderr)
 	case "grade":
 		return grade.Run(ctx, c.Grade, os.Stdout, os.Stderr)
 	case "bench":
 		return bench.Run(ctx, c.Bench, os.Stdout)
+	case "workers":
+		return c.Workers.Run(ctx, os.Stdout)
+	case "jobs":
+		return c.Jobs.Run(ctx, command.Command(), os.Stdout)
 	}
 	fmt.Println(buildinfo.Version())
 	return nil
