@@ -63,6 +63,11 @@ type Intake struct {
 	// those that any may run and that came although a slot was taken meanwhile.
 	waiting []*flight
 	flights map[string]*flight // by job id, running or waiting
+	// lent slots help a job that runs on another.
+	lent     map[int]context.CancelFunc
+	asks     chan chan<- loan
+	returned chan int
+	stopped  chan struct{} // closed when Run has returned
 	// cancelled remembers ids whose job may still come.
 	cancelled map[string]time.Time
 	draining  bool
@@ -135,6 +140,10 @@ func New(ctx context.Context, b *bus.Bus, cfg Config) (*Intake, error) {
 		done:        make(chan *flight, cfg.Slots),
 		reconnected: make(chan struct{}, 1),
 		flights:     map[string]*flight{},
+		lent:        map[int]context.CancelFunc{},
+		asks:        make(chan chan<- loan),
+		returned:    make(chan int, cfg.Slots),
+		stopped:     make(chan struct{}),
 		cancelled:   map[string]time.Time{},
 	}
 	for slot := cfg.Slots - 1; slot >= 0; slot-- {
@@ -169,6 +178,7 @@ func (in *Intake) Busy() int { return int(in.busy.Load()) }
 // waits for what runs. When workCtx is done that is ended too and goes back to
 // the queue, and Run returns.
 func (in *Intake) Run(fetchCtx, workCtx context.Context) error {
+	defer close(in.stopped)
 	beat := time.NewTicker(protocol.BeatInterval)
 	defer beat.Stop()
 	surplus := time.NewTimer(time.Hour)
@@ -187,6 +197,10 @@ func (in *Intake) Run(fetchCtx, workCtx context.Context) error {
 			in.take(workCtx, m, bulk)
 		case f := <-in.done:
 			in.finished(workCtx, f)
+		case answer := <-in.asks:
+			answer <- in.lend()
+		case slot := <-in.returned:
+			in.takeBack(workCtx, slot)
 		case m := <-in.cancels:
 			in.cancelJob(protocol.LastToken(m.Subject))
 		case <-settle.C: // what it was set for is below
@@ -234,7 +248,7 @@ func (in *Intake) take(ctx context.Context, m *nats.Msg, c class) {
 // is asked only while the others are known to be empty; true means that this is
 // not known yet, and that time will tell if nothing else does.
 func (in *Intake) pull() (unsettled bool) {
-	n := len(in.free) - len(in.waiting)
+	n := len(in.free) + len(in.lent) - len(in.waiting)
 	if in.draining || n <= 0 {
 		return false
 	}
@@ -305,6 +319,7 @@ func (in *Intake) accept(ctx context.Context, m *nats.Msg, c class) {
 	in.flights[job.ID] = f
 	if len(in.free) == 0 {
 		in.waiting = append(in.waiting, f)
+		in.recall()
 		return
 	}
 	in.start(ctx, f)
@@ -440,11 +455,15 @@ func (in *Intake) term(f *flight, log *slog.Logger) {
 	}
 }
 
-// finished takes a slot back and gives it to the job that waits longest of the
-// first class there is.
+// finished takes a slot back.
 func (in *Intake) finished(ctx context.Context, f *flight) {
 	delete(in.flights, f.job.ID)
-	in.free = append(in.free, f.slot)
+	in.freed(ctx, f.slot)
+}
+
+// freed gives a slot to the job that waits longest of the first class there is.
+func (in *Intake) freed(ctx context.Context, slot int) {
+	in.free = append(in.free, slot)
 	in.cfg.Metrics.busy.Dec()
 	in.busy.Add(-1)
 	if len(in.waiting) == 0 {
