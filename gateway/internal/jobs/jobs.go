@@ -92,6 +92,8 @@ type Router interface {
 type Dispatcher interface {
 	Store(ctx context.Context, job dispatch.Job, record protocol.Kept, messageID string) error
 	Cancel(job string) error
+	Find(ctx context.Context, worker, job string) (body []byte, sequence uint64, ok bool, err error)
+	Remove(ctx context.Context, sequence uint64) error
 }
 
 // Config of a service.
