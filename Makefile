@@ -99,6 +99,10 @@ bench: build bin/nats-server ## Measure the fleet, the engine and bare Python in
 bench-go: ## Measure parser, comparer, frames, verdicts, placement and shape check, with allocations.
 	$(GO) test -run xxx -bench "Parse|Equal|Marshal|JSON|Frame|Encode|Choose|Check" -benchmem -benchtime 0.3s ./worker/internal/pyvalue ./worker/internal/pyrunner ./worker/internal/verdict ./gateway/internal/placement ./gateway/internal/shape
 
+.PHONY: simulate
+simulate: build bin/nats-server ## Measure what a fleet costs with 1, 10, 100 and 1,000 simulated workers (7 minutes; JOBS=20000 for less).
+	@bin/gradefleet growth --jobs $(or $(JOBS),100000)
+
 .PHONY: bench-isolation
 bench-isolation: ## Measure what the sandbox costs a job beside rlimits alone, all layers and each by itself.
 	cd worker && $(GO) test -run xxx -bench Isolation -benchtime 3s ./internal/execute
