@@ -330,7 +330,7 @@ func readLine(in *bufio.Reader, limit int64) (line []byte, tooLong int64, err er
 			line = append(line, part...)
 		}
 		if !errors.Is(err, bufio.ErrBufferFull) {
-			return line, tooLong, err
+			return bytes.TrimRight(line, "\r\n"), tooLong, err
 		}
 	}
 }
