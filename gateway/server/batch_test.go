@@ -179,6 +179,25 @@ func TestBatch(t *testing.T) {
 	c.queued(protocol.BulkQueue, 0)
 }
 
+// What goes wrong on the way is tried again: here there is no worker at first.
+func TestBatchIsPatient(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	b := c.gateways[0].batch()
+	for i := range 5 {
+		io.WriteString(b.in, lineOf(fmt.Sprint("s", i), ""))
+	}
+	c.worker("w1", nil)
+	b.in.Close()
+	for range 5 {
+		if l, ok := b.next(); !ok || l.Status != 200 {
+			t.Errorf("line %+v", l)
+		}
+	}
+	if l, ok := b.next(); !ok || l.Count != 5 {
+		t.Errorf("last line %+v", l)
+	}
+}
+
 func TestEmptyBatch(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	b := c.gateways[0].batch()
