@@ -14,6 +14,7 @@ import (
 	"github.com/gradefleet/gradefleet/cli/internal/bench"
 	"github.com/gradefleet/gradefleet/cli/internal/grade"
 	"github.com/gradefleet/gradefleet/cli/internal/growth"
+	"github.com/gradefleet/gradefleet/cli/internal/overload"
 	"github.com/gradefleet/gradefleet/cli/internal/show"
 	"github.com/gradefleet/gradefleet/cli/internal/up"
 	"github.com/gradefleet/gradefleet/shared/buildinfo"
@@ -21,13 +22,14 @@ import (
 
 // commands of the program; each package documents its own options.
 type commands struct {
-	Up      up.Config     `cmd:"" help:"Run the whole fleet in this process: NATS with JetStream, a gateway, a worker."`
-	Grade   grade.Config  `cmd:"" help:"Grade the rows of workload files and compare with recorded verdicts."`
-	Bench   bench.Config  `cmd:"" help:"Drive one or two servers and print throughput and latency."`
-	Workers show.Workers  `cmd:"" help:"Show who is alive, their slots and isolation, and how long the queues are."`
-	Jobs    show.Jobs     `cmd:"" help:"Show asynchronous jobs and the queues, fetch a job's result, cancel a job."`
-	Growth  growth.Config `cmd:"" hidden:"" help:"Measure what a fleet costs as it grows, with simulated workers."`
-	Version struct{}      `cmd:"" help:"Print the version."`
+	Up       up.Config       `cmd:"" help:"Run the whole fleet in this process: NATS with JetStream, a gateway, a worker."`
+	Grade    grade.Config    `cmd:"" help:"Grade the rows of workload files and compare with recorded verdicts."`
+	Bench    bench.Config    `cmd:"" help:"Drive one or two servers and print throughput and latency."`
+	Growth   growth.Config   `cmd:"" hidden:"" help:"Measure what a fleet costs as it grows, with simulated workers."`
+	Overload overload.Config `cmd:"" help:"Send a fleet of its own several times what it can answer, and check that it holds."`
+	Workers  show.Workers    `cmd:"" help:"Show who is alive, their slots and isolation, and how long the queues are."`
+	Jobs     show.Jobs       `cmd:"" help:"Show asynchronous jobs and the queues, fetch a job's result, cancel a job."`
+	Version  struct{}        `cmd:"" help:"Print the version."`
 }
 
 func main() {
@@ -58,6 +60,8 @@ func run(ctx context.Context, args []string) error {
 		return grade.Run(ctx, c.Grade, os.Stdout, os.Stderr)
 	case "bench":
 		return bench.Run(ctx, c.Bench, os.Stdout)
+	case "overload":
+		return overload.Run(ctx, c.Overload, os.Stdout)
 	case "growth":
 		return growth.Run(ctx, c.Growth, os.Stdout, os.Stderr)
 	case "workers":

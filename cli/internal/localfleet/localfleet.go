@@ -27,6 +27,8 @@ type Config struct {
 	// Number tells the fleets of one measurement apart: as root, each gives its
 	// sessions users of its own.
 	Number int
+	// Env is more environment of its programs.
+	Env []string
 }
 
 // Fleet is a running fleet.
@@ -76,7 +78,7 @@ func AllInOne(ctx context.Context, cfg Config) (*Fleet, error) {
 // Separate starts a NATS server, a gateway and a worker.
 func Separate(ctx context.Context, cfg Config) (*Fleet, error) {
 	return start(func(f *Fleet) error {
-		if err := f.startControl(ctx, ControlConfig{Binaries: cfg.Binaries}); err != nil {
+		if err := f.startControl(ctx, ControlConfig{Binaries: cfg.Binaries, Env: cfg.Env}); err != nil {
 			return err
 		}
 		p, err := f.run(cfg.Binaries, "worker", append(f.natsEnv(), cfg.worker(f.dir)...))
@@ -93,6 +95,8 @@ type ControlConfig struct {
 	Binaries string
 	// QueueLimit is how many jobs a queue takes; 0: the default.
 	QueueLimit int
+	// Env is more environment of the gateway.
+	Env []string
 	// Servers is how many NATS servers there are: 1, or a cluster of 3 that
 	// keeps three copies of everything. 0: 1.
 	Servers int
@@ -118,6 +122,7 @@ func (f *Fleet) Join(binaries, name string, args ...string) (*Process, error) {
 func (c Config) worker(dir string) []string {
 	base, count := Users(c.Number)
 	env := []string{"DATA=" + filepath.Join(dir, "state"), "GRADEFLEET_SLOTS=" + strconv.Itoa(c.Slots)}
+	env = append(env, c.Env...)
 	if os.Getuid() == 0 {
 		env = append(env, fmt.Sprint("GRADEFLEET_UID_BASE=", base), fmt.Sprint("GRADEFLEET_UID_COUNT=", count))
 	}
@@ -150,7 +155,7 @@ func (f *Fleet) startControl(ctx context.Context, cfg ControlConfig) error {
 	if err != nil {
 		return err
 	}
-	env := append(f.natsEnv(), "LISTEN="+api)
+	env := append(append(f.natsEnv(), "LISTEN="+api), cfg.Env...)
 	if cfg.QueueLimit > 0 {
 		env = append(env, fmt.Sprint("GRADEFLEET_QUEUE_LIMIT=", cfg.QueueLimit))
 	}
