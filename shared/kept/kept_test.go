@@ -149,6 +149,32 @@ func TestBeginAgain(t *testing.T) {
 	}
 }
 
+func TestFinishUnchanged(t *testing.T) {
+	s, _ := open(t)
+	ctx := t.Context()
+	k := job(protocol.Run)
+	seen, err := s.Create(ctx, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Begin(ctx, protocol.Job{ID: k.Job, Kind: protocol.Run}, "w1", false); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.FinishUnchanged(ctx, seen, protocol.Result{Status: 503}, false); err != nil {
+		t.Error(err)
+	}
+	now, err := s.Get(ctx, k.Job)
+	if err != nil || now.State != protocol.KeptRunning {
+		t.Errorf("what was begun meanwhile is %s: %v", now.State, err)
+	}
+	if err := s.FinishUnchanged(ctx, now, protocol.Result{Status: 502}, true); err != nil {
+		t.Error(err)
+	}
+	if r, _ := s.Get(ctx, k.Job); r.Status != 502 {
+		t.Errorf("ended as %+v", r.Kept)
+	}
+}
+
 func TestExpire(t *testing.T) {
 	s, _ := open(t)
 	ctx := t.Context()

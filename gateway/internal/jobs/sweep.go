@@ -108,7 +108,7 @@ func (s *Service) sweep(ctx context.Context) (again bool, err error) {
 			}
 		}
 		ran := r.Kind == protocol.Run && r.State == protocol.KeptRunning
-		if err := s.cfg.Records.Finish(ctx, r, *result, ran); err != nil {
+		if err := s.cfg.Records.FinishUnchanged(ctx, r, *result, ran); err != nil {
 			return again, fmt.Errorf("end job %s: %w", r.Job, err)
 		}
 		s.cfg.Log.Warn("job ended that its worker will not end", "job", r.Job, "worker", worker(r), "status", result.Status)
