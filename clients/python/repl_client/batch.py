@@ -86,8 +86,12 @@ async def _grade(exchange: Exchange, open: Dict[int, bytes], seconds: float, res
                 number = order[line["index"]]
                 if number in answered:
                     continue
+                result = _result(line)
+                if isinstance(result, ReplServerError) and result.status_code == 503:
+                    error = result  # a gateway that stops: another may do better
+                    continue
                 answered.add(number)
-                await results.put((number, _result(line)))
+                await results.put((number, result))
         except ReplServerError as err:
             error = err
             if err.status_code not in (None, 408, *BUSY_OR_AWAY):

@@ -75,6 +75,15 @@ def test_batch_sends_again_what_was_not_answered(server: Server, monkeypatch: py
     assert [len(lines_of(a)) for a in server.asked] == [10, 6, 6, 6]
 
 
+def test_batch_sends_again_what_a_stopping_gateway_left(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("repl_client.batch._PAUSE_SECONDS", 0.01)
+    stopping = [{"index": 0, "status": 503, "detail": "The gateway is stopping"}, {"done": False, "count": 2}]
+    steps = iter([lambda a: Answer("".join(json.dumps(o) + "\n" for o in stopping))])
+    server.otherwise = lambda asked: next(steps, answer)(asked)
+    check(collect(server, 5, connections=1), 5)
+    assert [len(lines_of(a)) for a in server.asked] == [5, 5]
+
+
 def test_batch_gives_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("repl_client.batch._PAUSE_SECONDS", 0.01)
     server.otherwise = lambda asked: Hangup()
