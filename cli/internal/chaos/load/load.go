@@ -1,0 +1,183 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/gradefleet/gradefleet/cli/internal/chaos/history"
+)
+
+// Config of a load.
+type Config struct {
+	Gateways *Gateways
+	History  *history.History
+	// Seed of what is asked for.
+	Seed uint64
+	// Graders send submissions without a session, Editors work in sessions.
+	Graders, Editors int
+	// Sessions is how many sessions are worked in at a time; SessionOps is after
+	// how many operations one is left and another begun.
+	Sessions, SessionOps int
+}
+
+const (
+	// think is the longest pause between two requests of a client, so that two
+	// cores do for a whole fleet.
+	think = 20 * time.Millisecond
+	// patience is how long a client goes on asking for one thing that may be
+	// asked again.
+	patience = 60 * time.Second
+	// backOff is the pause after a refusal.
+	backOff = 150 * time.Millisecond
+)
+
+// Load is the clients.
+type Load struct {
+	cfg Config
+
+	mu       sync.Mutex
+	serial   int
+	sessions []*session // worked in now
+	begun    []string   // every session that ever was, without copies
+	copies   []string
+}
+
+type session struct {
+	id  string
+	ops int
+}
+
+// New returns a load that has sent nothing yet.
+func New(cfg Config) *Load { return &Load{cfg: cfg} }
+
+// Run asks until ctx is done; what is under way then is waited for.
+func (l *Load) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for i := range l.cfg.Graders + l.cfg.Editors {
+		c := &client{Load: l, n: i, rand: rand.New(rand.NewPCG(l.cfg.Seed, uint64(i)))}
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if c.n < l.cfg.Graders {
+					c.grade()
+				} else {
+					c.edit()
+				}
+				pause(ctx, time.Duration(c.rand.Int64N(int64(think))))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// client is one of them; it runs in one goroutine.
+type client struct {
+	*Load
+	n      int
+	rand   *rand.Rand
+	values int
+}
+
+// value makes one that nobody else writes.
+func (c *client) value() string {
+	c.values++
+	return fmt.Sprintf("v%d.%d", c.n, c.values)
+}
+
+// session picks one of those that are worked in, or begins another.
+func (c *client) session() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := c.rand.IntN(c.cfg.Sessions)
+	if at >= len(c.sessions) {
+		c.sessions = append(c.sessions, c.begin())
+		at = len(c.sessions) - 1
+	}
+	s := c.sessions[at]
+	if s.ops++; s.ops > c.cfg.SessionOps {
+		s = c.begin()
+		c.sessions[at] = s
+	}
+	return s.id
+}
+
+// begin needs the lock.
+func (l *Load) begin() *session {
+	l.serial++
+	s := &session{id: fmt.Sprintf("chaos-%d-%d", l.cfg.Seed, l.serial)}
+	l.begun = append(l.begun, s.id)
+	return s
+}
+
+func (l *Load) copied(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.copies = append(l.copies, id)
+}
+
+// try sends a request to one gateway and records it; fill may take what is known
+// of the answer from it, and may change the outcome.
+func (c *client) try(o history.Op, r request, fill func(*history.Op, *answer) history.Outcome) (*history.Op, history.Outcome) {
+	o.Client = c.n
+	op := c.cfg.History.Begin(o)
+	// A request that was begun is always seen to its end.
+	a := c.cfg.Gateways.send(context.Background(), o.Gateway, r)
+	out := outcome(o.Kind, &a)
+	c.cfg.History.End(op, out, func(op *history.Op) {
+		op.Status, op.Detail = a.status, a.detail()
+		if out == history.OK && fill != nil {
+			out = fill(op, &a)
+			op.Outcome = out
+		}
+		if out == history.Fault && op.Detail == "" {
+			op.Detail = fmt.Sprintf("%.300s", a.body)
+		}
+	})
+	return op, out
+}
+
+// once sends a request through a gateway of choice, or through the others if
+// there is no connection to it. After a refusal it pauses.
+func (c *client) once(o history.Op, r request, fill func(*history.Op, *answer) history.Outcome) (op *history.Op, out history.Outcome) {
+	first := c.rand.IntN(len(c.cfg.Gateways.urls))
+	for i := range c.cfg.Gateways.urls {
+		o.Gateway = (first + i) % len(c.cfg.Gateways.urls)
+		op, out = c.try(o, r, fill)
+		if out != history.Refused || op.Status != 0 {
+			break
+		}
+	}
+	if out == history.Refused {
+		time.Sleep(backOff)
+	}
+	return op, out
+}
+
+// insist asks again after a refusal or a lost connection, which is safe for what
+// has no effect but its answer. It is an error of the fleet if that goes on for
+// longer than patience.
+func (c *client) insist(o history.Op, r request, fill func(*history.Op, *answer) history.Outcome) (*history.Op, history.Outcome) {
+	for begun := time.Now(); ; {
+		op, out := c.once(o, r, fill)
+		if out != history.Refused && out != history.Unknown {
+			return op, out
+		}
+		if time.Since(begun) > patience {
+			o.Client = c.n
+			last := c.cfg.History.Begin(o)
+			c.cfg.History.End(last, history.Unanswered, func(o *history.Op) {
+				o.Detail = fmt.Sprintf("refused for %v; the last time: %d %s", patience, op.Status, op.Detail)
+			})
+			return last, history.Unanswered
+		}
+	}
+}
