@@ -136,8 +136,13 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 
 // WorkerConsumer creates or updates the consumer of one worker's own queue. It
 // outlives a restart of the worker, not a worker that is gone for good.
-func (b *Bus) WorkerConsumer(ctx context.Context, worker string) (jetstream.Consumer, error) {
-	return b.ensureConsumer(ctx, protocol.WorkerConsumer(worker), protocol.WorkerQueue(worker), 24*time.Hour)
+// A worker may start while the stream is without a leader: see Ensure.
+func (b *Bus) WorkerConsumer(ctx context.Context, worker string) (c jetstream.Consumer, err error) {
+	err = untilReady(ctx, ensureWait, ensurePause, func() error {
+		c, err = b.ensureConsumer(ctx, protocol.WorkerConsumer(worker), protocol.WorkerQueue(worker), 24*time.Hour)
+		return err
+	})
+	return c, err
 }
 
 // EvaluateConsumer returns the consumer of the shared queue.

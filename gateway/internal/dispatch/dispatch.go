@@ -99,8 +99,10 @@ type pending struct {
 type answer struct {
 	result protocol.Result
 	err    error
-	// abandon says that the job is to be taken back from the queue.
-	abandon bool
+	// abandon says that the job is to be taken back from the queue; otherwise is
+	// what to say if that can't be done for certain, nil for the same.
+	abandon   bool
+	otherwise error
 }
 
 // New returns a dispatcher that listens for results. Close ends it.
@@ -210,8 +212,8 @@ func (d *Dispatcher) await(ctx context.Context, p *pending, ack jetstream.PubAck
 	for {
 		select {
 		case a := <-p.answer:
-			if a.abandon {
-				d.abandon(p, ack)
+			if a.abandon && !d.abandon(p, ack) && a.otherwise != nil {
+				return a.result, a.otherwise
 			}
 			return a.result, a.err
 		case a := <-acked:
@@ -238,8 +240,9 @@ func (d *Dispatcher) await(ctx context.Context, p *pending, ack jetstream.PubAck
 }
 
 // abandon takes a job back that nobody waits for: out of the queue, so that no
-// worker gets it (again), and from the worker that has it.
-func (d *Dispatcher) abandon(p *pending, ack jetstream.PubAckFuture) {
+// worker gets it (again), and from the worker that has it. True means that it
+// was in the queue: nobody has begun a run that was, and nobody will.
+func (d *Dispatcher) abandon(p *pending, ack jetstream.PubAckFuture) (taken bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), abandonTimeout)
 	defer cancel()
 	if p.sequence.Load() == 0 {
@@ -251,13 +254,15 @@ func (d *Dispatcher) abandon(p *pending, ack jetstream.PubAckFuture) {
 		}
 	}
 	if seq := p.sequence.Load(); seq != 0 {
-		if err := d.cfg.Jobs.DeleteMsg(ctx, seq); err != nil { // or it is done already
+		err := d.cfg.Jobs.DeleteMsg(ctx, seq)
+		if taken = err == nil; !taken { // or it is done already
 			d.cfg.Log.Debug("job not taken back from the queue", "job", p.id, "error", err)
 		}
 	}
 	if err := d.cfg.NC.Publish(protocol.CancelSubject(p.id), nil); err != nil {
 		d.cfg.Log.Warn("job not cancelled", "job", p.id, "error", err)
 	}
+	return taken
 }
 
 // onResult runs in the subscription's one goroutine.

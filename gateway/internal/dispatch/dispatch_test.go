@@ -299,15 +299,34 @@ func TestTooLargeForNATS(t *testing.T) {
 	wantFault(t, o.err, 413, fmt.Sprint(protocol.MaxMessageBytes))
 }
 
-// A job that three workers took and none finished.
+// A job that three workers took and none finished. A command that is still there
+// was never begun.
 func TestExhausted(t *testing.T) {
+	for _, c := range []struct {
+		kind   protocol.Kind
+		worker string
+		status int
+		text   string
+	}{{protocol.Evaluate, "", 500, "delivered 3 times"}, {protocol.Run, "w1", 503, "was not run"}} {
+		t.Run(string(c.kind), func(t *testing.T) {
+			testExhausted(t, Job{Kind: c.kind, Session: "s1", Worker: c.worker}, c.status, c.text)
+		})
+	}
+}
+
+func testExhausted(t *testing.T, job Job, status int, text string) {
 	g := start(t)
-	out := g.do(t.Context(), t, Job{Kind: protocol.Evaluate, Session: "s1"})
-	g.stored(t, 1, protocol.EvaluateQueue)
+	out := g.do(t.Context(), t, job)
+	queue := protocol.EvaluateQueue
 	consumer, err := g.EvaluateConsumer(t.Context())
+	if job.Worker != "" {
+		queue = protocol.WorkerQueue(job.Worker)
+		consumer, err = g.WorkerConsumer(t.Context(), job.Worker)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.stored(t, 1, queue)
 	for range protocol.MaxDeliver {
 		msg, err := consumer.Next()
 		if err != nil {
@@ -333,10 +352,10 @@ func TestExhausted(t *testing.T) {
 		default:
 		}
 	}
-	if o.err != nil || o.Status != 500 || !strings.Contains(string(o.Body), "delivered 3 times") {
-		t.Fatalf("outcome %+v %s, want a 500 that says so", o, o.Body)
+	if o.err != nil || o.Status != status || !strings.Contains(string(o.Body), text) {
+		t.Fatalf("outcome %+v %s, want a %d with %q", o, o.Body, status, text)
 	}
-	g.stored(t, 0, protocol.EvaluateQueue)
+	g.stored(t, 0, queue)
 }
 
 func TestMeter(t *testing.T) {

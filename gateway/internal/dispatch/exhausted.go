@@ -53,6 +53,9 @@ func (d *Dispatcher) giveUp(a advisory) error {
 	job, parseErr := protocol.ParseJob(msg.Header, nil)
 	d.cfg.Log.Error("job given up", "job", job.ID, "request_id", job.RequestID, "session", job.Session,
 		"deliveries", a.Deliveries, "error", parseErr)
+	if job.Kind == protocol.Run {
+		return d.giveBack(ctx, job, a)
+	}
 	if job.Reply != "" {
 		result := protocol.Result{Job: job.ID, Status: http.StatusInternalServerError}
 		reply := &nats.Msg{
@@ -68,6 +71,26 @@ func (d *Dispatcher) giveUp(a advisory) error {
 	d.metrics.exhausted.Inc()
 	if err := d.cfg.Jobs.DeleteMsg(ctx, a.Sequence); err != nil {
 		return fmt.Errorf("delete job %s: %w", job.ID, err)
+	}
+	return nil
+}
+
+// giveBack gives up a command. A worker takes it out of the stream before it
+// begins it, so what can be deleted here was never begun.
+func (d *Dispatcher) giveBack(ctx context.Context, job protocol.Job, a advisory) error {
+	if err := d.cfg.Jobs.DeleteMsg(ctx, a.Sequence); err != nil {
+		return fmt.Errorf("take job %s back: %w", job.ID, err)
+	}
+	d.metrics.exhausted.Inc()
+	result := protocol.Result{Job: job.ID, Status: http.StatusServiceUnavailable}
+	reply := &nats.Msg{
+		Subject: job.Reply,
+		Header:  nats.Header(result.Header()),
+		Data: protocol.ErrorBody(fmt.Sprintf(
+			"The command was not run: it was delivered %d times, and each time its worker was lost or cut off before it began; ask again", a.Deliveries)),
+	}
+	if err := d.cfg.NC.PublishMsg(reply); err != nil {
+		return fmt.Errorf("answer job %s: %w", job.ID, err)
 	}
 	return nil
 }

@@ -32,17 +32,24 @@ func (d *Dispatcher) WorkerLost(worker string, restarted bool) {
 	if restarted {
 		forRuns = d.restartGrace // it may have begun some of them anew
 	}
+	begun := func() error {
+		return &fault.Error{
+			Status: http.StatusBadGateway,
+			Detail: fmt.Sprintf("Worker %s was lost while it ran the command, which may have run in part or in full", worker),
+		}
+	}
 	check := func(p *pending, queued bool) *answer {
 		switch {
 		case queued && restarted:
 			return nil
 		case queued:
-			return &answer{err: fault.Unavailable(fmt.Sprintf("Worker %s, which owns the session, was lost before it did the job; the job was taken back", worker), nil), abandon: true}
+			a := &answer{err: fault.Unavailable(fmt.Sprintf("Worker %s, which owns the session, was lost before it did the job; the job was taken back", worker), nil), abandon: true}
+			if p.kind == protocol.Run {
+				a.otherwise = begun() // the worker was not lost, and begins it now
+			}
+			return a
 		case p.kind == protocol.Run:
-			return &answer{err: &fault.Error{
-				Status: http.StatusBadGateway,
-				Detail: fmt.Sprintf("Worker %s was lost while it ran the command, which may have run in part or in full", worker),
-			}}
+			return &answer{err: begun()}
 		}
 		return resultLost()
 	}

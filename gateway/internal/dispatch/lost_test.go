@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/gradefleet/gradefleet/gateway/internal/fault"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -70,6 +71,21 @@ func TestLostResults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A worker that was not lost may begin a command just when it is taken back: then
+// nobody may say that it was not run.
+func TestBegunWhileTakenBack(t *testing.T) {
+	g := start(t)
+	out := g.do(t.Context(), t, Job{Kind: protocol.Run, Worker: "w1"})
+	msg := g.stored(t, 1, protocol.WorkerQueue("w1"))
+	g.acked(t)
+	if err := g.Bus.Jobs.DeleteMsg(t.Context(), msg.Sequence); err != nil { // as the worker does
+		t.Fatal(err)
+	}
+	p := g.take(msg.Header.Get(protocol.HeaderJob))
+	p.answer <- answer{err: errors.New("taken back"), abandon: true, otherwise: &fault.Error{Status: 502, Detail: "may have run"}}
+	wantFault(t, (<-out).err, 502, "may have run")
 }
 
 // A result that arrives within the grace counts.

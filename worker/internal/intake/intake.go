@@ -266,8 +266,11 @@ func (in *Intake) run(ctx context.Context, f *flight) {
 	log := in.cfg.Log.With("job", f.job.ID, "request", f.job.RequestID, "kind", f.job.Kind, "session", f.job.Session)
 	if f.job.Kind == protocol.Run {
 		// At most once: it is off the queue, for certain, before it begins.
-		if err := f.msg.AckSync(); err != nil {
-			log.Warn("run job not begun: its ack failed", "error", err)
+		if err := in.claim(f); err != nil {
+			log.Warn("run job not begun", "error", err)
+			if errors.Is(err, errTakenBack) {
+				in.reply(f.job, protocol.Result{Status: 503, Body: protocol.ErrorBody("The command was taken back before it began; it was not run")})
+			}
 			return
 		}
 		f.acked = true
