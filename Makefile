@@ -41,6 +41,24 @@ test-readme: build ## Run the README's command lines and the example problems ag
 test-processes: build bin/nats-server ## Test separate processes: an external NATS server, two gateways, three workers, kill -9.
 	cd cli && TEST_SEPARATE_PROCESSES=1 $(GO) test -count=1 -timeout 5m -run 'Process|Killed|Restarted|Embedded' -v ./internal/fleettest
 
+CHAOS_MINUTES ?= 2
+
+.PHONY: chaos
+chaos: build bin/nats-server bin/chaos ## Kill, stop, cut off and restart parts of a fleet under load, and check every answer and write (CHAOS_MINUTES, CHAOS_SEED).
+	@CHAOS_MINUTES=$(CHAOS_MINUTES) bin/chaos run
+
+.PHONY: chaos-roll
+chaos-roll: build bin/nats-server bin/chaos ## Restart every process of a fleet in turn under load; no request may fail.
+	@bin/chaos roll
+
+.PHONY: chaos-figures
+chaos-figures: build bin/nats-server bin/chaos ## Measure how long a killed worker's jobs and sessions are away (CHAOS_KILLS).
+	@bin/chaos figures
+
+.PHONY: bin/chaos
+bin/chaos:
+	$(GO) build -o bin/chaos ./cli/cmd/chaos
+
 bin/nats-server:
 	cd shared && $(GO) build -o ../bin/nats-server github.com/nats-io/nats-server/v2
 

@@ -17,6 +17,8 @@ import (
 type commands struct {
 	chaos.Config `embed:""`
 	Run          struct{} `cmd:"" default:"1" help:"Faults at random from a seed under a mixed load, and a check of every answer and every acknowledged write."`
+	Roll         struct{} `cmd:"" help:"Every process restarted in turn under load, without a failed request."`
+	Figures      struct{} `cmd:"" help:"How long it takes until a killed worker's jobs are answered and its sessions are there again."`
 }
 
 func main() {
@@ -40,7 +42,10 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	switch command.Selected().Name {
-	default:
-		return chaos.Run(ctx, c.Config, os.Stdout)
+	case "roll":
+		return chaos.Roll(ctx, c.Config, os.Stdout)
+	case "figures":
+		return chaos.Figures(ctx, c.Config, os.Stdout)
 	}
+	return chaos.Run(ctx, c.Config, os.Stdout)
 }

@@ -30,6 +30,8 @@ type Config struct {
 	Bin       string  `env:"CHAOS_BIN" default:"bin" type:"existingdir" help:"Directory of nats-server, gateway and worker."`
 	Dir       string  `env:"CHAOS_DIR" help:"Directory for data and logs. Empty: a temporary one, removed at the end of a run without a violation."`
 	Isolation string  `env:"CHAOS_ISOLATION" default:"basic" enum:"strict,container,basic" help:"Isolation that the workers ask for: strict, container or basic."`
+	Kills     int     `env:"CHAOS_KILLS" default:"50" help:"How many kills the figures are of."`
+	Plant     bool    `env:"CHAOS_PLANT" help:"Overwrite a file behind the clients' backs before the end: the run must fail."`
 	LoseDisks bool    `env:"CHAOS_LOSE_DISKS" help:"Some workers that are killed lose their data directories."`
 }
 
@@ -53,6 +55,7 @@ type stage struct {
 	fleet   *procs.Fleet
 	history *history.History
 	clients *load.Gateways
+	tap     *tap
 	keep    bool // the directory
 }
 
@@ -91,12 +94,16 @@ func open(ctx context.Context, cfg Config, out io.Writer) (*stage, error) {
 		urls = append(urls, g.URL)
 	}
 	s.clients = load.NewGateways(urls)
+	if s.tap, err = listen(ctx, s.fleet, s.history); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen to the fleet: %w", err), s.fleet.End())
+	}
 	return s, nil
 }
 
 // close ends the fleet. Its directory stays if a promise was broken.
 func (s *stage) close(err error) error {
 	s.clients.Close()
+	s.tap.close()
 	err = errors.Join(err, s.fleet.End())
 	if err != nil || s.keep {
 		fmt.Fprintf(s.out, "data and logs stay in %s\n", s.dir)
@@ -118,11 +125,6 @@ func (s *stage) run(ctx context.Context) error {
 	length := max(time.Duration(s.cfg.Minutes*float64(time.Minute))-overhead, 10*time.Second)
 	faults := Plan{Seed: s.cfg.Seed, For: length, Gateways: gateways, Workers: workers, LoseDisks: s.cfg.LoseDisks}.Schedule()
 	fmt.Fprintf(s.out, "seed %d: %d faults in %.0f s (CHAOS_SEED=%d repeats the schedule)\n", s.cfg.Seed, len(faults), length.Seconds(), s.cfg.Seed)
-	tap, err := listen(ctx, s.fleet, s.history)
-	if err != nil {
-		return fmt.Errorf("listen to the fleet: %w", err)
-	}
-	defer tap.close()
 	totals := procs.NewTotals(s.fleet, counters...)
 	l := load.New(load.Config{
 		Gateways: s.clients, History: s.history, Seed: s.cfg.Seed,
@@ -139,7 +141,7 @@ func (s *stage) run(ctx context.Context) error {
 			wait(loading, scrapeEvery)
 		}
 	})
-	err = s.inflict(loading, faults)
+	err := s.inflict(loading, faults)
 	<-loading.Done()
 	err = errors.Join(err, s.fleet.Heal())
 	wg.Wait()
@@ -151,6 +153,11 @@ func (s *stage) run(ctx context.Context) error {
 	}
 	wait(ctx, settle)
 	totals.Scrape()
+	if s.cfg.Plant {
+		if err := s.clients.Write(ctx, 0, l.Any(), history.Paths[0], "planted"); err != nil {
+			return err
+		}
+	}
 	l.Audit()
 	return s.report(faults, totals)
 }

@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"sync"
 
@@ -21,6 +22,7 @@ import (
 type tap struct {
 	nc      *nats.Conn
 	history *history.History
+	bucket  jetstream.KeyValue
 	records jetstream.KeyWatcher
 
 	mu    sync.Mutex
@@ -92,11 +94,10 @@ func (t *tap) watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kv, err := js.KeyValue(ctx, protocol.SessionsBucket)
-	if err != nil {
+	if t.bucket, err = js.KeyValue(ctx, protocol.SessionsBucket); err != nil {
 		return err
 	}
-	if t.records, err = kv.WatchAll(ctx); err != nil {
+	if t.records, err = t.bucket.WatchAll(ctx); err != nil {
 		return err
 	}
 	go func() {
@@ -111,6 +112,15 @@ func (t *tap) watch(ctx context.Context) error {
 		}
 	}()
 	return nil
+}
+
+// record reads the bucket's entry of a session.
+func (t *tap) record(ctx context.Context, session string) (r protocol.SessionRecord, err error) {
+	e, err := t.bucket.Get(ctx, protocol.SessionKey(session))
+	if err != nil {
+		return r, fmt.Errorf("look up session %s: %w", session, err)
+	}
+	return r, json.Unmarshal(e.Value(), &r)
 }
 
 func (t *tap) close() {

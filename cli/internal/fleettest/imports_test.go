@@ -33,6 +33,8 @@ var rules = []struct {
 	{"worker/internal/sandbox/landlock", []string{module, "github.com/"}, "a layer of the sandbox stands on the kernel's interface"},
 	{"worker/internal/sandbox/namespace", []string{module, "github.com/"}, "a layer of the sandbox stands on the kernel's interface"},
 	{"cli/internal/redteam", []string{module + "worker", module + "gateway"}, "the red team knows no more than its HTTP answers and the host"},
+	{"cli/internal/chaos/history", []string{module, "net", "os/exec", "github.com/nats-io"}, "the checker sees what clients recorded, and nothing of the fleet"},
+	{"cli/internal/chaos/procs", []string{module + "worker", module + "gateway", module + "cli/internal/chaos/load", module + "cli/internal/chaos/history"}, "processes are started and killed, whatever they are asked"},
 	{"worker/internal/sandbox/proctree", []string{module, "github.com/"}, "it looks at processes and knows nothing of whose they are"},
 	{"worker/internal/sandbox/seccomp", []string{module, "github.com/"}, "a layer of the sandbox stands on the kernel's interface"},
 	{"worker/internal/sandbox", []string{module + "worker/internal/session", module + "worker/internal/pyrunner", module + "worker/internal/verdict", module + "worker/internal/pyvalue", "github.com/nats-io"}, "the sandbox takes a directory, not a session"},

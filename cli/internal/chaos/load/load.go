@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"time"
 
@@ -21,6 +22,9 @@ type Config struct {
 	// Sessions is how many sessions are worked in at a time; SessionOps is after
 	// how many operations one is left and another begun.
 	Sessions, SessionOps int
+	// Retry makes clients ask again for that long after a refusal, when the
+	// answer's Retry-After is over. 0: they go on with something else.
+	Retry time.Duration
 }
 
 const (
@@ -32,6 +36,8 @@ const (
 	patience = 60 * time.Second
 	// backOff is the pause after a refusal.
 	backOff = 150 * time.Millisecond
+	// longestAfter bounds what a client believes of a Retry-After.
+	longestAfter = 2 * time.Second
 )
 
 // Load is the clients.
@@ -43,6 +49,8 @@ type Load struct {
 	sessions []*session // worked in now
 	begun    []string   // every session that ever was, without copies
 	copies   []string
+	failed   []*history.Op
+	retried  int
 }
 
 type session struct {
@@ -126,12 +134,15 @@ func (l *Load) copied(id string) {
 
 // try sends a request to one gateway and records it; fill may take what is known
 // of the answer from it, and may change the outcome.
-func (c *client) try(o history.Op, r request, fill func(*history.Op, *answer) history.Outcome) (*history.Op, history.Outcome) {
+func (c *client) try(o history.Op, r request, fill func(*history.Op, *answer) history.Outcome) (op *history.Op, out history.Outcome, after time.Duration) {
 	o.Client = c.n
-	op := c.cfg.History.Begin(o)
+	op = c.cfg.History.Begin(o)
 	// A request that was begun is always seen to its end.
 	a := c.cfg.Gateways.send(context.Background(), o.Gateway, r)
-	out := outcome(o.Kind, &a)
+	out = outcome(o.Kind, &a)
+	if s, err := strconv.Atoi(a.header.Get("Retry-After")); err == nil {
+		after = min(time.Duration(s)*time.Second, longestAfter)
+	}
 	c.cfg.History.End(op, out, func(op *history.Op) {
 		op.Status, op.Detail = a.status, a.detail()
 		if out == history.OK && fill != nil {
@@ -142,24 +153,42 @@ func (c *client) try(o history.Op, r request, fill func(*history.Op, *answer) hi
 			op.Detail = fmt.Sprintf("%.300s", a.body)
 		}
 	})
-	return op, out
+	return op, out, after
 }
 
 // once sends a request through a gateway of choice, or through the others if
-// there is no connection to it. After a refusal it pauses.
+// there is no connection to it. After a refusal it pauses, and with Retry asks
+// again.
 func (c *client) once(o history.Op, r request, fill func(*history.Op, *answer) history.Outcome) (op *history.Op, out history.Outcome) {
+	for begun := time.Now(); ; {
+		var after time.Duration
+		op, out, after = c.somewhere(o, r, fill)
+		if out != history.Refused {
+			break
+		}
+		time.Sleep(max(after, backOff))
+		if time.Since(begun) >= c.cfg.Retry {
+			break
+		}
+		c.mu.Lock()
+		c.retried++
+		c.mu.Unlock()
+	}
+	return op, out
+}
+
+// somewhere sends a request to one gateway that it has a connection to; after is
+// what a refusal said about when to ask again.
+func (c *client) somewhere(o history.Op, r request, fill func(*history.Op, *answer) history.Outcome) (op *history.Op, out history.Outcome, after time.Duration) {
 	first := c.rand.IntN(len(c.cfg.Gateways.urls))
 	for i := range c.cfg.Gateways.urls {
 		o.Gateway = (first + i) % len(c.cfg.Gateways.urls)
-		op, out = c.try(o, r, fill)
+		op, out, after = c.try(o, r, fill)
 		if out != history.Refused || op.Status != 0 {
 			break
 		}
 	}
-	if out == history.Refused {
-		time.Sleep(backOff)
-	}
-	return op, out
+	return op, out, after
 }
 
 // insist asks again after a refusal or a lost connection, which is safe for what
@@ -180,4 +209,31 @@ func (c *client) insist(o history.Op, r request, fill func(*history.Op, *answer)
 			return last, history.Unanswered
 		}
 	}
+}
+
+// must is once for what can't be asked again without a second effect: any end
+// but an answer is a failure, which is remembered.
+func (c *client) must(o history.Op, r request, fill func(*history.Op, *answer) history.Outcome) (*history.Op, history.Outcome) {
+	op, out := c.once(o, r, fill)
+	if out != history.OK && out != history.Missing {
+		c.mu.Lock()
+		c.failed = append(c.failed, op)
+		c.mu.Unlock()
+	}
+	return op, out
+}
+
+// Any is one of the sessions.
+func (l *Load) Any() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.begun[0]
+}
+
+// Failed returns the requests that got no answer but a refusal, an unknown fate
+// or a fault, and how often a client asked again after a refusal.
+func (l *Load) Failed() (failed []*history.Op, retried int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed, l.retried
 }

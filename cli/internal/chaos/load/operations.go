@@ -57,13 +57,13 @@ func (c *client) edit() {
 	case n < 80:
 		c.run(s)
 	case n < 88:
-		c.once(history.Op{Kind: history.Delete, Session: s, Path: path}, request{path: "/delete_file", body: map[string]any{"id": s, "rel_path": path}}, nil)
+		c.must(history.Op{Kind: history.Delete, Session: s, Path: path}, request{path: "/delete_file", body: map[string]any{"id": s, "rel_path": path}}, nil)
 	case n < 96:
 		to := history.Paths[c.rand.IntN(len(history.Paths))]
 		if to == path {
 			return
 		}
-		c.once(history.Op{Kind: history.Rename, Session: s, Path: path, To: to},
+		c.must(history.Op{Kind: history.Rename, Session: s, Path: path, To: to},
 			request{path: "/rename_file", body: map[string]any{"id": s, "old_path": path, "new_path": to}}, nil)
 	default:
 		c.fork(s)
@@ -72,7 +72,7 @@ func (c *client) edit() {
 
 func (c *client) write(s, path string) {
 	v := c.value()
-	c.once(history.Op{Kind: history.Write, Session: s, Path: path, Value: v},
+	c.must(history.Op{Kind: history.Write, Session: s, Path: path, Value: v},
 		request{path: "/write_file", body: map[string]any{"id": s, "rel_path": path, "content": content(v)}}, nil)
 }
 
@@ -98,7 +98,7 @@ func fillRead(o *history.Op, a *answer) history.Outcome {
 }
 
 func (c *client) read(s, path string) {
-	c.once(history.Op{Kind: history.Read, Session: s, Path: path}, readRequest(s, path), fillRead)
+	c.must(history.Op{Kind: history.Read, Session: s, Path: path}, readRequest(s, path), fillRead)
 }
 
 // evaluateIn grades a submission that imports a file of its session: what it
@@ -147,7 +147,7 @@ func (c *client) run(s string) {
 	// files at some time between.
 	seen := c.cfg.History.Begin(history.Op{Client: c.n, Kind: history.Read, Session: s, Path: from, Detail: "by a command"})
 	found, end := "", history.Refused
-	op, out := c.once(o, request{path: "/run", body: map[string]any{"id": s, "cmd": cmd}}, func(o *history.Op, a *answer) history.Outcome {
+	op, out := c.must(o, request{path: "/run", body: map[string]any{"id": s, "cmd": cmd}}, func(o *history.Op, a *answer) history.Outcome {
 		var r struct {
 			Stdout   string
 			ExitCode *int `json:"exit_code"`
@@ -168,7 +168,7 @@ func (c *client) run(s string) {
 }
 
 func (c *client) fork(s string) {
-	op, out := c.once(history.Op{Kind: history.Fork, Session: s}, request{path: "/fork_session", body: map[string]any{"id": s}},
+	op, out := c.must(history.Op{Kind: history.Fork, Session: s}, request{path: "/fork_session", body: map[string]any{"id": s}},
 		func(o *history.Op, a *answer) history.Outcome {
 			var f struct {
 				NewID string `json:"new_id"`

@@ -63,7 +63,7 @@ func (f *Fleet) start(ctx context.Context) error {
 	if err := os.Chmod(f.cfg.Dir, 0o711); err != nil {
 		return err
 	}
-	ports, err := freePorts(2*servers + 2*f.cfg.Gateways + f.cfg.Workers)
+	ports, err := freePorts(3*servers + 2*f.cfg.Gateways + f.cfg.Workers)
 	if err != nil {
 		return err
 	}
@@ -81,14 +81,15 @@ func (f *Fleet) start(ctx context.Context) error {
 		name := fmt.Sprint("nats", i+1)
 		data := filepath.Join(f.cfg.Dir, name)
 		conf := filepath.Join(f.cfg.Dir, name+".conf")
-		if err := os.WriteFile(conf, []byte(natsConfig(name, data, clients[i], routes[i], routes)), 0o600); err != nil {
-			return err
-		}
 		p, err := f.process(NATS, name, "nats-server", nil, "-c", conf)
 		if err != nil {
 			return err
 		}
-		p.Data = data
+		p.Data, p.Monitor = data, next()
+		p.health = "http://" + p.Monitor + "/healthz"
+		if err := os.WriteFile(conf, []byte(natsConfig(name, data, clients[i], p.Monitor, routes[i], routes)), 0o600); err != nil {
+			return err
+		}
 		f.NATS = append(f.NATS, p)
 		if err := p.Start(); err != nil {
 			return err
@@ -96,12 +97,12 @@ func (f *Fleet) start(ctx context.Context) error {
 	}
 	for i := range f.cfg.Gateways {
 		addr, monitor := next(), next()
-		p, err := f.member(Gateway, fmt.Sprint("gateway", i+1), clients,
+		p, err := f.member(Gateway, fmt.Sprint("gateway", i+1), monitor, clients,
 			"LISTEN="+addr, "MONITOR="+monitor, fmt.Sprint("GRADEFLEET_GATEWAY_ID=g", i+1), "GRADEFLEET_DRAIN_TIMEOUT="+drainTimeout.String())
 		if err != nil {
 			return err
 		}
-		p.URL, p.Monitor = "http://"+addr, monitor
+		p.URL = "http://" + addr
 		f.Gateways = append(f.Gateways, p)
 	}
 	for i := range f.cfg.Workers {
@@ -109,12 +110,12 @@ func (f *Fleet) start(ctx context.Context) error {
 		data := filepath.Join(f.cfg.Dir, name)
 		// No id: it keeps the one it makes in its data directory, and who lost
 		// that is another worker.
-		p, err := f.member(Worker, name, clients,
+		p, err := f.member(Worker, name, monitor, clients,
 			"DATA="+data, "MONITOR="+monitor, "GRADEFLEET_SLOTS=1", "GRADEFLEET_WORKER_DRAIN_TIMEOUT="+drainTimeout.String())
 		if err != nil {
 			return err
 		}
-		p.Data, p.Monitor = data, monitor
+		p.Data = data
 		f.Workers = append(f.Workers, p)
 	}
 	for _, p := range append(append([]*Process(nil), f.Gateways...), f.Workers...) {
@@ -125,7 +126,7 @@ func (f *Fleet) start(ctx context.Context) error {
 	return f.AwaitWhole(ctx)
 }
 
-func natsConfig(name, data, client, route string, routes []string) string {
+func natsConfig(name, data, client, monitor, route string, routes []string) string {
 	var others strings.Builder
 	for _, r := range routes {
 		if r != route {
@@ -135,6 +136,7 @@ func natsConfig(name, data, client, route string, routes []string) string {
 	// As deploy/nats/cluster.conf.
 	return fmt.Sprintf(`server_name: %s
 listen: %q
+http: %q
 max_payload: 16MB
 max_pending: 128MB
 jetstream { store_dir: %q, max_memory_store: 64MB, max_file_store: 2GB }
@@ -147,11 +149,11 @@ cluster {
   no_advertise: true
 }
 authorization { user: %s, password: %s }
-`, name, client, data, route, password, others.String(), user, password)
+`, name, client, monitor, data, route, password, others.String(), user, password)
 }
 
 // member prepares a gateway or worker that reaches NATS by links of its own.
-func (f *Fleet) member(class Class, name string, clients []string, env ...string) (*Process, error) {
+func (f *Fleet) member(class Class, name, monitor string, clients []string, env ...string) (*Process, error) {
 	p, err := f.process(class, name, string(class), env)
 	if err != nil {
 		return nil, err
@@ -167,6 +169,8 @@ func (f *Fleet) member(class Class, name string, clients []string, env ...string
 	}
 	p.env = append(p.env, "NATS_URL="+strings.Join(urls, ","), "NATS_USER="+user, "NATS_PASSWORD="+password, fmt.Sprint("NATS_REPLICAS=", servers))
 	p.env = append(p.env, f.cfg.Env...)
+	p.Monitor = monitor
+	p.health = "http://" + monitor + "/readyz"
 	return p, nil
 }
 
@@ -207,7 +211,7 @@ func (f *Fleet) AwaitWhole(ctx context.Context) error {
 }
 
 func (f *Fleet) whole() error {
-	for _, p := range append(append([]*Process(nil), f.Gateways...), f.Workers...) {
+	for _, p := range f.All() {
 		if err := f.ready(p); err != nil {
 			return err
 		}
@@ -248,10 +252,7 @@ func (f *Fleet) Ready(ctx context.Context, p *Process) error {
 }
 
 func (f *Fleet) ready(p *Process) error {
-	if p.Monitor == "" {
-		return nil
-	}
-	body, err := f.get("http://" + p.Monitor + "/readyz")
+	body, err := f.get(p.health)
 	if err != nil {
 		return fmt.Errorf("%s: %w %.200s", p.Name, err, body)
 	}

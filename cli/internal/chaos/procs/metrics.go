@@ -31,7 +31,7 @@ func NewTotals(f *Fleet, names ...string) *Totals {
 // Scrape reads the counters of every process that answers. Call it now and then.
 func (t *Totals) Scrape() {
 	for _, p := range t.fleet.All() {
-		if p.Monitor == "" {
+		if p.Class == NATS {
 			continue
 		}
 		at := lifetime{p.Name, p.Life()}

@@ -29,13 +29,14 @@ type Process struct {
 	Data string
 	// URL is a gateway's.
 	URL string
-	// Monitor is the address of its metrics, "" for NATS.
+	// Monitor is the address that its health is asked at, and its metrics.
 	Monitor string
 
-	path string
-	args []string
-	env  []string
-	log  *os.File
+	health string // URL
+	path   string
+	args   []string
+	env    []string
+	log    *os.File
 	// links are its proxies to NATS.
 	links []*Link
 
