@@ -288,6 +288,36 @@ func TestCommandTakenBack(t *testing.T) {
 	r.drained(t)
 }
 
+// A result may be lost with a connection, and a command isn't run again: it is
+// sent again when the worker has a new connection, or a gateway asks.
+func TestResultsAreSentAgain(t *testing.T) {
+	r := newRig(t)
+	n, _ := r.start(t, testConfig(t, publicDir(t)))
+	if _, err := n.store.Create("s1", 1); err != nil {
+		t.Fatal(err)
+	}
+	id := r.publish(t, protocol.WorkerQueue(n.ID()), protocol.Run, "s1", 1, map[string]any{"id": "s1", "cmd": "echo hello"})
+	first := r.result(t)
+	for name, lose := range map[string]func() error{
+		"asked":     func() error { return r.bus.NC.Publish(protocol.ResendSubject("test"), nil) },
+		"reconnect": r.bus.NC.ForceReconnect,
+	} {
+		if err := lose(); err != nil {
+			t.Fatal(err)
+		}
+		if again := r.result(t); again.Job != id || string(again.Body) != string(first.Body) {
+			t.Errorf("%s: got %s of job %s, want %s", name, again.Body, again.Job, first.Body)
+		}
+	}
+	if err := r.bus.NC.Publish(protocol.ResendSubject("other"), nil); err != nil {
+		t.Fatal(err)
+	}
+	r.bus.NC.Flush()
+	if len(r.results) > 0 {
+		t.Error("sent again to who did not ask")
+	}
+}
+
 func TestRestartFindsItsSessions(t *testing.T) {
 	r := newRig(t)
 	dir := publicDir(t)

@@ -58,8 +58,12 @@ func (d *Dispatcher) WorkerLost(worker string, restarted bool) {
 }
 
 // Reconnected says that the connection to NATS was lost and is back: results
-// sent in between did not arrive. It does not block.
+// sent in between did not arrive; workers are asked to send them again. It does
+// not block.
 func (d *Dispatcher) Reconnected() {
+	if err := d.cfg.NC.Publish(protocol.ResendSubject(d.cfg.Gateway), nil); err != nil {
+		d.cfg.Log.Warn("results are not asked for again", "error", err)
+	}
 	d.recheck(d.lostGrace, func(p *pending) bool { return p.kind == protocol.Evaluate }, func(_ *pending, queued bool) *answer {
 		if queued {
 			return nil

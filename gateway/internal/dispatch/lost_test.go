@@ -88,6 +88,19 @@ func TestBegunWhileTakenBack(t *testing.T) {
 	wantFault(t, (<-out).err, 502, "may have run")
 }
 
+// Who was cut off asks for what it may have missed.
+func TestReconnectedAsksForResults(t *testing.T) {
+	g := start(t)
+	asked, err := g.NC.SubscribeSync(protocol.ResendAll)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Reconnected()
+	if m, err := asked.NextMsg(5 * time.Second); err != nil || protocol.LastToken(m.Subject) != "g1" {
+		t.Errorf("asked %v, %v; want the gateway's own subject", m, err)
+	}
+}
+
 // A result that arrives within the grace counts.
 func TestResultAfterTheLoss(t *testing.T) {
 	g := start(t)

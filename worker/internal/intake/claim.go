@@ -20,6 +20,10 @@ const (
 	// errCodeSequenceNotFound is JetStream's code for a message that is not in the
 	// stream. Source: nats-server server/errors.json, JSSequenceNotFoundErrF.
 	errCodeSequenceNotFound = 10043
+	// errCodeDeleteFailed is its code for a deletion that failed in the store, and
+	// for a message that is not there when its neighbours aren't, either. Source:
+	// the same, JSStreamMsgDeleteFailedF.
+	errCodeDeleteFailed = 10057
 )
 
 // errTakenBack says that the job is not in the queue any more: a gateway took it
@@ -76,10 +80,18 @@ func (in *Intake) deleteJob(sequence uint64) error {
 		return fmt.Errorf("claim job: %w", err)
 	case answer.Error != nil && answer.Error.ErrorCode == errCodeSequenceNotFound:
 		return errTakenBack
+	case answer.Error != nil && answer.Error.ErrorCode == errCodeDeleteFailed && in.gone(ctx, sequence):
+		return errTakenBack
 	case answer.Error != nil:
 		return fmt.Errorf("claim job: %w", answer.Error)
 	case !answer.Success:
 		return errors.New("claim job: refused without a reason")
 	}
 	return nil
+}
+
+// gone reports whether a message is not in the stream, for certain.
+func (in *Intake) gone(ctx context.Context, sequence uint64) bool {
+	_, err := in.bus.Jobs.GetMsg(ctx, sequence)
+	return errors.Is(err, jetstream.ErrMsgNotFound)
 }

@@ -41,6 +41,8 @@ type Intake struct {
 	messages    [2]chan *nats.Msg // of shared and of own
 	cancels     chan *nats.Msg
 	cancelSub   *nats.Subscription
+	resendSub   *nats.Subscription
+	sent        sent
 	done        chan *flight
 	reconnected chan struct{}
 
@@ -118,12 +120,18 @@ func New(ctx context.Context, b *bus.Bus, cfg Config) (*Intake, error) {
 	if in.cancelSub, err = b.NC.ChanSubscribe(protocol.CancelAll, in.cancels); err != nil {
 		return nil, fmt.Errorf("subscribe to cancellations: %w", err)
 	}
+	if in.resendSub, err = b.NC.Subscribe(protocol.ResendAll, func(m *nats.Msg) {
+		in.resend(protocol.ReplyPrefix(protocol.LastToken(m.Subject)))
+	}); err != nil {
+		return nil, fmt.Errorf("subscribe to requests to send again: %w", err)
+	}
 	return in, nil
 }
 
 // Reconnected tells the intake that the connection was made anew: what was
-// pulled over the old one is gone.
+// pulled over the old one is gone, and what was sent of late may be.
 func (in *Intake) Reconnected() {
+	in.resend(protocol.ReplyPrefixAll)
 	select {
 	case in.reconnected <- struct{}{}:
 	default:
@@ -329,7 +337,9 @@ func (in *Intake) reply(job protocol.Job, r protocol.Result) {
 	if most := int(in.bus.NC.MaxPayload()) - protocol.MessageOverheadBytes; len(r.Body) > most {
 		r.Status, r.Body = 500, protocol.ErrorBody(fmt.Sprintf("the answer is %d bytes long, the queue carries %d", len(r.Body), most))
 	}
-	if err := in.bus.NC.PublishMsg(&nats.Msg{Subject: job.Reply, Header: r.Header(), Data: r.Body}); err != nil {
+	m := &nats.Msg{Subject: job.Reply, Header: r.Header(), Data: r.Body}
+	in.sent.add(m, time.Now())
+	if err := in.bus.NC.PublishMsg(m); err != nil {
 		in.cfg.Log.Error("publish result", "job", job.ID, "request", job.RequestID, "bytes", len(r.Body), "error", err)
 	}
 }
@@ -467,4 +477,5 @@ func (in *Intake) unsubscribe() {
 		}
 	}
 	in.cancelSub.Unsubscribe()
+	in.resendSub.Unsubscribe()
 }
