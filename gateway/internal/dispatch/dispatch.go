@@ -4,6 +4,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,9 @@ const (
 	// hundred milliseconds after a server was lost) nobody takes a job.
 	leaderRetries = 2
 	leaderWait    = 250 * time.Millisecond
+	// doubtRetries: a command may be stored or not when the connection is lost,
+	// and until there is another one (a second or two) nothing can be asked.
+	doubtRetries = 20
 	// abandonTimeout bounds the taking back of a job nobody waits for.
 	abandonTimeout = 2 * time.Second
 	// lostGrace is how long a result that was sent just before its worker was
@@ -63,6 +67,8 @@ type Config struct {
 	QueueLimit int64
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
+
+	ackTimeout time.Duration // tests shorten it
 }
 
 // Dispatcher publishes jobs and awaits results. Its methods may be called from
@@ -74,7 +80,7 @@ type Dispatcher struct {
 	// rates of results, by queue: the shared one, the workers' own.
 	shared, owned meter
 	// Tests shorten these.
-	lostGrace, restartGrace time.Duration
+	lostGrace, restartGrace, readPatience time.Duration
 
 	results, advisories *nats.Subscription
 	closing             chan struct{} // closed by Close
@@ -107,13 +113,13 @@ type answer struct {
 
 // New returns a dispatcher that listens for results. Close ends it.
 func New(cfg Config) (*Dispatcher, error) {
-	js, err := jetstream.New(cfg.NC, jetstream.WithPublishAsyncMaxPending(maxUnacked), jetstream.WithPublishAsyncTimeout(ackTimeout))
+	js, err := jetstream.New(cfg.NC, jetstream.WithPublishAsyncMaxPending(maxUnacked), jetstream.WithPublishAsyncTimeout(cmp.Or(cfg.ackTimeout, ackTimeout)))
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
 	d := &Dispatcher{
 		cfg: cfg, js: js, pending: map[string]*pending{}, closing: make(chan struct{}),
-		lostGrace: lostGrace, restartGrace: restartGrace,
+		lostGrace: lostGrace, restartGrace: restartGrace, readPatience: readPatience,
 	}
 	if d.metrics, err = register(cfg.Registerer, cfg.Jobs); err != nil {
 		return nil, err
@@ -183,26 +189,53 @@ func (d *Dispatcher) publish(ctx context.Context, p *pending, job *Job, now time
 	if job.Worker != "" {
 		msg.Subject = protocol.WorkerQueue(job.Worker)
 	}
+	if job.Kind == protocol.Run {
+		// The stream takes an id once, so the message can be sent again when
+		// nobody knows whether it arrived.
+		msg.Header.Set(jetstream.MsgIDHeader, p.id)
+	}
+	tries, doubt := leaderRetries, error(nil)
 	for attempt := 0; ; attempt++ {
 		// Without retries of its own the client is done with the body as soon
 		// as this returns, and the body's memory can be used again.
 		ack, err := d.js.PublishMsgAsync(msg, jetstream.WithRetryAttempts(0))
-		if err != nil {
-			d.take(p.id)
-			return protocol.Result{}, d.refused(job, err)
+		if err == nil {
+			if attempt == 0 {
+				d.metrics.published.WithLabelValues(string(job.Kind)).Inc()
+			}
+			var result protocol.Result
+			if result, err = d.await(ctx, p, ack); !again(p.kind, err) {
+				return result, d.explain(job, err)
+			}
+			if inDoubt(err) {
+				tries, doubt = doubtRetries, err
+			}
+		} else if doubt == nil {
+			tries = 0 // there is no connection
 		}
-		if attempt == 0 {
-			d.metrics.published.WithLabelValues(string(job.Kind)).Inc()
-		}
-		result, err := d.await(ctx, p, ack)
-		if !errors.Is(err, jetstream.ErrNoStreamResponse) {
-			return result, d.explain(job, err)
-		}
-		if attempt == leaderRetries || !pause(ctx, leaderWait) {
-			d.take(p.id)
+		if attempt >= tries || !pause(ctx, leaderWait) {
+			if d.take(p.id) == nil {
+				a := <-p.answer
+				return a.result, a.err
+			}
+			if doubt != nil {
+				err = doubt
+			}
 			return protocol.Result{}, d.refused(job, err)
 		}
 	}
+}
+
+// inDoubt reports whether a message went out, and nobody knows whether it was
+// stored.
+func inDoubt(err error) bool {
+	return errors.Is(err, nats.ErrDisconnected) || errors.Is(err, jetstream.ErrAsyncPublishTimeout)
+}
+
+// again reports whether a job whose publication failed is to be published again:
+// nothing was stored, or the stream knows the job if it was.
+func again(kind protocol.Kind, err error) bool {
+	return errors.Is(err, jetstream.ErrNoStreamResponse) || kind == protocol.Run && inDoubt(err)
 }
 
 // await waits for the answer to a published job. An error of the publication
@@ -220,8 +253,8 @@ func (d *Dispatcher) await(ctx context.Context, p *pending, ack jetstream.PubAck
 			p.sequence.Store(a.Sequence)
 			acked, refused = nil, nil
 		case err := <-refused:
-			if errors.Is(err, jetstream.ErrNoStreamResponse) {
-				return protocol.Result{}, err // nothing was stored: publish again
+			if again(p.kind, err) {
+				return protocol.Result{}, err
 			}
 			if d.take(p.id) == nil {
 				a := <-p.answer // the ack was lost, the result was not

@@ -35,6 +35,11 @@ type rig struct {
 
 func start(t *testing.T) *rig {
 	t.Helper()
+	return startWith(t, func(*Config) {})
+}
+
+func startWith(t *testing.T, change func(*Config)) *rig {
+	t.Helper()
 	s, err := embeddednats.Start(embeddednats.Config{Dir: t.TempDir()}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -52,11 +57,12 @@ func start(t *testing.T) *rig {
 	if g.cancels, err = nc.SubscribeSync(protocol.CancelAll); err != nil {
 		t.Fatal(err)
 	}
-	g.Dispatcher, err = New(Config{
+	cfg := Config{
 		NC: nc, Jobs: g.Bus.Jobs, Gateway: "g1", QueueLimit: queueLimit,
 		Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
-	})
-	if err != nil {
+	}
+	change(&cfg)
+	if g.Dispatcher, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -265,6 +271,35 @@ func TestNoStream(t *testing.T) {
 		t.Errorf("Retry-After %d, want 1", f.RetryAfter)
 	}
 	g.wantEnded(t, protocol.Run, unavailable, 1)
+}
+
+// When nobody knows whether a command was queued it is queued again, and is there
+// once; an evaluate's caller is told to ask again.
+func TestPublicationInDoubt(t *testing.T) {
+	g := startWith(t, func(c *Config) { c.ackTimeout = 50 * time.Millisecond })
+	info, err := g.Bus.Jobs.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mute := func(noAck bool) {
+		t.Helper()
+		info.Config.NoAck = noAck
+		if _, err := g.JS.UpdateStream(t.Context(), info.Config); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mute(true)
+	wantFault(t, (<-g.do(t.Context(), t, Job{Kind: protocol.Evaluate})).err, 503, "safe to ask again")
+	out := g.do(t.Context(), t, Job{Kind: protocol.Run, Worker: "w1"})
+	msg := g.stored(t, 1, protocol.WorkerQueue("w1"))
+	time.Sleep(100 * time.Millisecond) // it is published again meanwhile
+	mute(false)
+	g.acked(t)
+	g.stored(t, 1, protocol.WorkerQueue("w1"))
+	g.reply(t, msg, 200, "")
+	if o := <-out; o.err != nil || o.Status != 200 {
+		t.Errorf("outcome %+v, want the result", o)
+	}
 }
 
 func TestConnectionGone(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gradefleet/gradefleet/gateway/internal/fault"
 	"github.com/gradefleet/gradefleet/shared/bus"
@@ -49,8 +48,7 @@ func (d *Dispatcher) refused(job *Job, err error) error {
 		}
 	case errors.Is(err, nats.ErrMaxPayload):
 		return fault.TooLarge(fmt.Sprintf("The body is %d bytes, more than NATS carries (%d with headers)", len(job.Body), d.cfg.NC.MaxPayload()))
-	case errors.Is(err, nats.ErrDisconnected), errors.Is(err, jetstream.ErrAsyncPublishTimeout):
-		// It went out, and whether it was stored is not known.
+	case inDoubt(err):
 		return fault.Unavailable("The connection to NATS was lost while the job was being queued; "+mayRun(job.Kind), err)
 	case job.Kind == protocol.Run:
 		return fault.Unavailable("The job can't be queued now; the command was not run", err)
@@ -73,9 +71,16 @@ func stopping(kind protocol.Kind) error {
 // Ask asks the worker that owns a session to do a file operation or a fork
 // (op is one of protocol's Op constants). It waits until ctx ends. Errors are
 // of package fault, with ErrNobody in the chain where that is the reason.
+//
+// A request or its reply may be lost with a connection on the way. A read is then
+// asked again; whether anything else was done is not known.
 func (d *Dispatcher) Ask(ctx context.Context, worker, op string, o protocol.SessionOp) (protocol.Result, error) {
 	msg := &nats.Msg{Subject: protocol.SessionSubject(worker, op), Header: nats.Header(o.Header()), Data: o.Body}
-	reply, err := d.cfg.NC.RequestMsgWithContext(ctx, msg)
+	ask := d.cfg.NC.RequestMsgWithContext
+	if op == protocol.OpRead {
+		ask = d.askAgain
+	}
+	reply, err := ask(ctx, msg)
 	switch {
 	case err == nil:
 		return parse(reply)
@@ -89,4 +94,20 @@ func (d *Dispatcher) Ask(ctx context.Context, worker, op string, o protocol.Sess
 		return protocol.Result{}, fault.Gone()
 	}
 	return protocol.Result{}, fault.Unavailable("The session's worker can't be asked now; ask again", err)
+}
+
+// readPatience is how long the reply to a read may take before it is asked again;
+// it doubles each time.
+const readPatience = 2 * time.Second
+
+// askAgain asks until there is a reply or ctx ends.
+func (d *Dispatcher) askAgain(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
+	for patience := d.readPatience; ; patience *= 2 {
+		try, cancel := context.WithTimeout(ctx, patience)
+		reply, err := d.cfg.NC.RequestMsgWithContext(try, msg)
+		cancel()
+		if err == nil || !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return reply, err
+		}
+	}
 }

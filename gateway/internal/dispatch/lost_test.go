@@ -182,6 +182,34 @@ func TestAsk(t *testing.T) {
 	wantFault(t, err, 499, "")
 }
 
+// A read whose request or reply was lost is asked again, nothing else is.
+func TestLostReplies(t *testing.T) {
+	g := start(t)
+	g.readPatience = 20 * time.Millisecond
+	asked := map[string]int{}
+	sub, err := g.NC.Subscribe(protocol.SessionSubject("w1", "*"), func(m *nats.Msg) {
+		op := protocol.LastToken(m.Subject)
+		if asked[op]++; asked[op] == 1 {
+			return
+		}
+		r := protocol.Result{Worker: "w1", Status: 200}
+		m.RespondMsg(&nats.Msg{Header: r.Header()})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Unsubscribe()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if r, err := g.Ask(ctx, "w1", protocol.OpRead, protocol.SessionOp{Session: "s1", Epoch: 1}); err != nil || r.Status != 200 {
+		t.Errorf("read: %+v, %v", r, err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err = g.Ask(short, "w1", protocol.OpWrite, protocol.SessionOp{Session: "s1", Epoch: 1})
+	wantFault(t, err, 504, "may have been done")
+}
+
 func TestQueuedIsAssumedWhenUnknown(t *testing.T) {
 	g := start(t)
 	p := new(pending)
