@@ -126,9 +126,13 @@ func (s *stage) run(ctx context.Context) error {
 	faults := Plan{Seed: s.cfg.Seed, For: length, Gateways: gateways, Workers: workers, LoseDisks: s.cfg.LoseDisks}.Schedule()
 	fmt.Fprintf(s.out, "seed %d: %d faults in %.0f s (CHAOS_SEED=%d repeats the schedule)\n", s.cfg.Seed, len(faults), length.Seconds(), s.cfg.Seed)
 	totals := procs.NewTotals(s.fleet, counters...)
+	bulk := 0
+	if s.clients.HasBulk(ctx) {
+		bulk = 1
+	}
 	l := load.New(load.Config{
 		Gateways: s.clients, History: s.history, Seed: s.cfg.Seed,
-		Graders: 4, Editors: 12, Sessions: 12, SessionOps: 250,
+		Graders: 4, Editors: 12, Sessions: 12, SessionOps: 250, Batchers: bulk * 2, Keys: bulk > 0,
 	})
 
 	loading, stopLoad := context.WithTimeout(ctx, length)

@@ -97,7 +97,9 @@ func (r *Report) answers(ops []*Op) {
 		case o.Outcome == Fault:
 			r.add(Wrong, o.Session, []*Op{o}, "answer %d must not be", o.Status)
 		}
-		r.Answers++
+		if r.Answers++; o.Answers > 1 {
+			r.add(Doubled, o.Session, []*Op{o}, "%d answers", o.Answers)
+		}
 		if o.Outcome == OK && o.Want != "" {
 			r.Verdicts++
 			if o.Want != o.Got {

@@ -21,6 +21,7 @@ const (
 	Evaluate Kind = "evaluate" // without a session
 	Import   Kind = "import"   // an evaluate whose verdict depends on a file of its session
 	Batch    Kind = "batch"    // many submissions in one request
+	Async    Kind = "async"    // an evaluate whose answer is fetched later
 	Run      Kind = "run"
 	Read     Kind = "read"
 	Write    Kind = "write"
@@ -81,6 +82,8 @@ type Op struct {
 	Snapshot map[string]string
 	// Want and Got are the verdicts of an evaluate, those of a batch joined.
 	Want, Got string
+	// Answers is how many came, where more than one can.
+	Answers int
 	// Late says that it may take effect at any later time, since it waits in a
 	// queue where nobody can call it back.
 	Late bool

@@ -111,6 +111,7 @@ func TestCheck(t *testing.T) {
 		{name: "no answer in time", ops: []Op{{Kind: Evaluate, Want: "passed", Outcome: Unanswered}}, want: Missed},
 		{name: "fault", ops: []Op{{Kind: Evaluate, Want: "passed", Outcome: Fault, Status: 500}}, want: Wrong},
 		{name: "batch with a result missing", ops: []Op{{Kind: Batch, Want: "0:passed 1:failed", Got: "0:passed", Outcome: OK}}, want: Wrong},
+		{name: "batch with a result twice", ops: []Op{{Kind: Batch, Want: "passed", Got: "passed", Outcome: OK, Answers: 2}}, want: Doubled},
 		{name: "one key, one answer", ops: []Op{write("1", OK), {Kind: Run, Key: "k", Token: "x", Got: "x", Outcome: OK}, {Kind: Run, Key: "k", Token: "x", Got: "x", Outcome: OK}}, log: []string{"x"}},
 		{name: "one key, two answers", ops: []Op{write("1", OK), {Kind: Run, Key: "k", Got: "1", Outcome: OK}, {Kind: Run, Key: "k", Got: "2", Outcome: OK}}, want: Doubled},
 

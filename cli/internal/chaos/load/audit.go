@@ -11,7 +11,7 @@ import (
 // Audit reads every session to the end, once the fleet is whole again, and
 // records what is there.
 func (l *Load) Audit() {
-	c := &client{Load: l, n: l.cfg.Graders + l.cfg.Editors, rand: rand.New(rand.NewPCG(l.cfg.Seed, 0))}
+	c := &client{Load: l, n: l.clients(), rand: rand.New(rand.NewPCG(l.cfg.Seed, 0))}
 	l.mu.Lock()
 	begun, copies := slices.Clone(l.begun), slices.Clone(l.copies)
 	l.mu.Unlock()

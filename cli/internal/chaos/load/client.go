@@ -134,10 +134,14 @@ func outcome(kind history.Kind, a *answer) history.Outcome {
 		return history.Unknown
 	}
 	mayHave := strings.Contains(a.detail(), "may have")
-	graded := kind == history.Evaluate || kind == history.Import || kind == history.Batch
+	graded := kind == history.Evaluate || kind == history.Import || kind == history.Batch || kind == history.Async
 	switch a.status {
 	case http.StatusOK:
 		return history.OK
+	case http.StatusAccepted:
+		if kind == history.Async {
+			return history.OK
+		}
 	case http.StatusNotFound:
 		if kind == history.Read || kind == history.Delete || kind == history.Rename || kind == history.Fork {
 			return history.Missing

@@ -22,6 +22,10 @@ type Config struct {
 	// Sessions is how many sessions are worked in at a time; SessionOps is after
 	// how many operations one is left and another begun.
 	Sessions, SessionOps int
+	// Batchers send submissions by the batch and for later, and Keys makes some
+	// commands carry an idempotency key, where the fleet knows these.
+	Batchers int
+	Keys     bool
 	// Retry makes clients ask again for that long after a refusal, when the
 	// answer's Retry-After is over. 0: they go on with something else.
 	Retry time.Duration
@@ -64,14 +68,19 @@ func New(cfg Config) *Load { return &Load{cfg: cfg} }
 // Run asks until ctx is done; what is under way then is waited for.
 func (l *Load) Run(ctx context.Context) {
 	var wg sync.WaitGroup
-	for i := range l.cfg.Graders + l.cfg.Editors {
+	for i := range l.clients() {
 		c := &client{Load: l, n: i, rand: rand.New(rand.NewPCG(l.cfg.Seed, uint64(i)))}
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				if c.n < l.cfg.Graders {
+				switch {
+				case c.n < l.cfg.Graders:
 					c.grade()
-				} else {
+				case c.n < l.cfg.Graders+l.cfg.Editors:
 					c.edit()
+				case c.rand.IntN(2) == 0:
+					c.batch()
+				default:
+					c.async()
 				}
 				pause(ctx, time.Duration(c.rand.Int64N(int64(think))))
 			}
@@ -79,6 +88,8 @@ func (l *Load) Run(ctx context.Context) {
 	}
 	wg.Wait()
 }
+
+func (l *Load) clients() int { return l.cfg.Graders + l.cfg.Editors + l.cfg.Batchers }
 
 func pause(ctx context.Context, d time.Duration) {
 	select {

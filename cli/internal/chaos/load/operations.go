@@ -54,6 +54,8 @@ func (c *client) edit() {
 		c.read(s, path)
 	case n < 62:
 		c.evaluateIn(s)
+	case n < 67 && c.cfg.Keys:
+		c.runKeyed(s)
 	case n < 80:
 		c.run(s)
 	case n < 88:
