@@ -8,6 +8,9 @@ const (
 	JobsStream = "JOBS"
 	// EvaluateConsumer is the durable consumer that all workers share.
 	EvaluateConsumer = "evaluate"
+	// BulkConsumer is the durable consumer of the bulk queue, which workers pull
+	// from while nothing else waits.
+	BulkConsumer = "bulk"
 	// SessionsBucket maps a session's key (see SessionKey) to a SessionRecord.
 	SessionsBucket = "SESSIONS"
 	// WorkersBucket maps a worker's id to its latest Heartbeat.
@@ -21,6 +24,9 @@ const (
 	JobsSubjects = jobsPrefix + ">"
 	// EvaluateQueue is the shared queue of evaluate jobs without a session.
 	EvaluateQueue = jobsPrefix + "evaluate"
+	// BulkQueue is the queue of evaluate jobs without a session that nobody sits
+	// and waits for: batches and asynchronous jobs.
+	BulkQueue = jobsPrefix + "bulk"
 	// CancelAll matches the cancellation of any job.
 	CancelAll = "gf.cancel.*"
 	// ResendAll matches every ResendSubject.

@@ -36,7 +36,11 @@ func (n *Node) handle(ctx context.Context, number int, job protocol.Job) (protoc
 	if job.Kind == protocol.Run {
 		a, err = s.Run(ctx, job.Body, place)
 	} else {
-		a, err = s.Evaluate(ctx, job.Body, place)
+		var lend execute.Lender
+		if owner == nil {
+			lend = n.lend // a session's files are for one process after the other
+		}
+		a, err = s.Evaluate(ctx, job.Body, place, lend)
 	}
 	if d := s.Restarts() - s.restarts; d > 0 {
 		n.metrics.restarts.Add(float64(d))
@@ -133,4 +137,21 @@ func (n *Node) idle(number int) {
 		n.log.Error("reset scratch session", "slot", number, "error", err)
 	}
 	s.Ready()
+}
+
+// lend borrows a free slot for an evaluation that runs on another.
+func (n *Node) lend() *execute.Loan {
+	number, recalled, ok := n.intake.Borrow()
+	if !ok {
+		return nil
+	}
+	s := n.slots[number]
+	n.metrics.lent.Inc()
+	return &execute.Loan{
+		Slot: s.Slot, At: execute.Place{Place: n.placeOf(s.scratch)}, Recalled: recalled,
+		Return: func() {
+			n.idle(number)
+			n.intake.Return(number)
+		},
+	}
 }

@@ -32,6 +32,7 @@ type metrics struct {
 	cases    *prometheus.CounterVec
 	outcomes *prometheus.CounterVec
 	restarts prometheus.Counter
+	lent     prometheus.Counter
 	marks    *prometheus.CounterVec
 }
 
@@ -43,6 +44,9 @@ func newMetrics(r prometheus.Registerer, n *Node) *metrics {
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gradefleet_job_outcomes_total", Help: "Jobs carried out, by kind and by what became of them: ok, invalid, timeout, output_limit.",
 		}, []string{"kind", "outcome"}),
+		lent: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gradefleet_slots_lent_total", Help: "Times a free slot helped an evaluation on another slot.",
+		}),
 		restarts: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "gradefleet_fork_server_restarts_total", Help: "Fork servers started again after they were lost.",
 		}),
@@ -85,7 +89,7 @@ func newMetrics(r prometheus.Registerer, n *Node) *metrics {
 	size := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gradefleet_data_size_bytes", Help: "Size of the disk of the data directory.",
 	}, func() float64 { return float64(sizeBytes(n.cfg.Data)) })
-	r.MustRegister(m.cases, m.outcomes, m.restarts, m.marks, layers, isolationCollector(n.policy), sessions, bytes, quota, largest, free, size)
+	r.MustRegister(m.cases, m.outcomes, m.restarts, m.lent, m.marks, layers, isolationCollector(n.policy), sessions, bytes, quota, largest, free, size)
 	return m
 }
 

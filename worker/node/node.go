@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gradefleet/gradefleet/shared/bus"
+	"github.com/gradefleet/gradefleet/shared/kept"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 	"github.com/gradefleet/gradefleet/worker/internal/execute"
 	"github.com/gradefleet/gradefleet/worker/internal/intake"
@@ -67,20 +68,40 @@ type slot struct {
 // slots, and the sessions found on disk. It takes no job before Run.
 func New(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 	cfg = cfg.WithDefaults()
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
 	n := &Node{cfg: cfg, deps: deps, log: deps.Log, started: time.Now()}
 	defer func() {
 		if err != nil {
 			n.close()
 		}
 	}()
-	if err := n.openData(); err != nil {
+	if err := n.prepare(ctx, bus.MaxPayload(deps.Bus.NC)); err != nil {
 		return nil, err
 	}
-	n.log = deps.Log.With("worker", n.id)
+	n.intake, err = intake.New(ctx, deps.Bus, intake.Config{
+		Worker: n.id, Slots: cfg.Slots, Handle: n.handle, Idle: n.idle, Keeper: kept.New(deps.Bus),
+		Metrics: intake.NewMetrics(deps.Registerer, cfg.Slots), Log: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.log.Info("worker ready", "slots", cfg.Slots, "python", n.python.String(), "isolation", n.policy.Report(), "data", cfg.Data, "sessions", len(n.store.List()))
+	return n, nil
+}
+
+// prepare makes all of a worker that needs no queue. What it opened on the way
+// to an error is for close. payload is the largest message, in bytes, that will
+// carry an answer.
+func (n *Node) prepare(ctx context.Context, payload int64) error {
+	cfg := n.cfg
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	if err := n.openData(); err != nil {
+		return err
+	}
+	n.log = n.deps.Log.With("worker", n.id)
 	var user *syscall.Credential
+	var err error
 	users := os.Getuid() == 0 && cfg.UIDCount > 0 && !slices.Contains(cfg.without(), sandbox.Users)
 	if users {
 		user = &syscall.Credential{Uid: uint32(cfg.UIDBase), Gid: uint32(cfg.UIDBase)}
@@ -93,37 +114,26 @@ func New(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 		sessions.UIDBase, sessions.UIDCount = cfg.UIDBase, cfg.UIDCount
 	}
 	if n.store, err = session.Open(sessions); err != nil {
-		return nil, fmt.Errorf("open sessions: %w", err)
+		return fmt.Errorf("open sessions: %w", err)
 	}
 	if n.python, err = interpreter.Find(ctx, cfg.Python, user); err != nil {
-		return nil, err
+		return err
 	}
 	if err := n.linkPython(); err != nil {
-		return nil, err
+		return err
 	}
 	if n.policy, err = sandbox.NewPolicy(sandbox.Config{
 		Name: n.id, Users: users, Bin: n.binDir(), Without: cfg.without(), Log: n.log,
 		Runtime: slices.Concat(n.python.Prefixes, n.python.SysPath), Writable: n.store.JobDirs(),
 		Processes: cfg.Processes, OpenFiles: cfg.OpenFiles, FileBytes: cfg.FileBytes,
 	}); err != nil {
-		return nil, err
+		return err
 	}
-	n.metrics = newMetrics(deps.Registerer, n)
-	if err := n.warmSlots(); err != nil {
-		return nil, err
+	n.metrics = newMetrics(n.deps.Registerer, n)
+	if err := n.warmSlots(payload); err != nil {
+		return err
 	}
-	if err := n.selfTest(ctx); err != nil {
-		return nil, err
-	}
-	n.intake, err = intake.New(ctx, deps.Bus, intake.Config{
-		Worker: n.id, Slots: cfg.Slots, Handle: n.handle, Idle: n.idle,
-		Metrics: intake.NewMetrics(deps.Registerer, cfg.Slots), Log: n.log,
-	})
-	if err != nil {
-		return nil, err
-	}
-	n.log.Info("worker ready", "slots", cfg.Slots, "python", n.python.String(), "isolation", n.policy.Report(), "data", cfg.Data, "sessions", len(n.store.List()))
-	return n, nil
+	return n.selfTest(ctx)
 }
 
 // ID is the worker's name in the fleet.
@@ -208,9 +218,9 @@ func (n *Node) linkPython() error {
 }
 
 // warmSlots starts the fork servers, side by side.
-func (n *Node) warmSlots() error {
+func (n *Node) warmSlots(payload int64) error {
 	limits := n.cfg.limits()
-	carried := int(bus.MaxPayload(n.deps.Bus.NC)) - protocol.MessageOverheadBytes
+	carried := int(payload) - protocol.MessageOverheadBytes
 	limits.Answer = min(limits.Answer, carried)
 	// A byte of output can take six in JSON, and there are two streams.
 	limits.Output = min(limits.Output, limits.Answer/14)
@@ -225,7 +235,7 @@ func (n *Node) warmSlots() error {
 			if s.scratch, errs[i] = n.store.NewScratch(fmt.Sprintf("slot-%d", i)); errs[i] != nil {
 				return
 			}
-			s.Slot, errs[i] = execute.NewSlot(cfg, fmt.Sprintf("slot-%d", i))
+			s.Slot, errs[i] = execute.NewSlot(cfg, fmt.Sprintf("slot-%d", i), execute.Place{Place: n.placeOf(s.scratch)})
 		})
 	}
 	wg.Wait()

@@ -67,7 +67,7 @@ func Run(ctx context.Context, cfg Config, out, logTo io.Writer) error {
 	defer nc.Close()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	b, err := bus.Ensure(ctx, nc, bus.Settings{QueueLimit: cfg.Gateway.WithDefaults().QueueLimit, Replicas: cfg.NATS.Replicas})
+	b, err := bus.Ensure(ctx, nc, cfg.Gateway.BusSettings(cfg.NATS.Replicas))
 	if err != nil {
 		return err
 	}

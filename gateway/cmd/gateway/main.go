@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string, logTo io.Writer) error {
 		return err
 	}
 	defer nc.Close()
-	b, err := bus.Ensure(ctx, nc, bus.Settings{QueueLimit: o.Gateway.WithDefaults().QueueLimit, Replicas: o.NATS.Replicas})
+	b, err := bus.Ensure(ctx, nc, o.Gateway.BusSettings(o.NATS.Replicas))
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gradefleet/gradefleet/gateway/internal/fault"
+	"github.com/gradefleet/gradefleet/gateway/internal/rate"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -52,8 +53,24 @@ type Job struct {
 	// Worker owns the session, in Epoch; "" and 0 if the session has no owner.
 	Worker string
 	Epoch  uint64
+	// Bulk says that nobody sits and waits for the job: it goes to the bulk queue,
+	// unless the session has an owner.
+	Bulk bool
+	// Caller names who asked, for limits.
+	Caller string
 	// Body is the caller's JSON. It is not used after Do has returned.
 	Body []byte
+}
+
+// Queue is the subject that the job is published to.
+func (j *Job) Queue() string {
+	switch {
+	case j.Worker != "":
+		return protocol.WorkerQueue(j.Worker)
+	case j.Bulk:
+		return protocol.BulkQueue
+	}
+	return protocol.EvaluateQueue
 }
 
 // Config of a dispatcher.
@@ -65,6 +82,8 @@ type Config struct {
 	// QueueLimit is how many jobs a queue takes, for an estimate of how long
 	// a full one stays so.
 	QueueLimit int64
+	// Finish gives a kept job the answer that it was given up.
+	Finish     func(ctx context.Context, job string, result protocol.Result) error
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 
@@ -78,7 +97,7 @@ type Dispatcher struct {
 	js      jetstream.JetStream
 	metrics *metrics
 	// rates of results, by queue: the shared one, the workers' own.
-	shared, owned meter
+	shared, owned, bulk rate.Meter
 	// Tests shorten these.
 	lostGrace, restartGrace, readPatience time.Duration
 
@@ -97,6 +116,7 @@ type pending struct {
 	id     string
 	kind   protocol.Kind
 	worker string
+	queue  string      // subject
 	answer chan answer // buffered: the sender never waits
 	// sequence in the stream; 0 until JetStream's ack.
 	sequence atomic.Uint64
@@ -145,7 +165,7 @@ func New(cfg Config) (*Dispatcher, error) {
 // must have a deadline: the job's. When ctx ends first, the job is taken back
 // from the queue and cancelled at its worker. Errors are of package fault.
 func (d *Dispatcher) Do(ctx context.Context, job Job) (protocol.Result, error) {
-	p := &pending{id: protocol.NewID(), kind: job.Kind, worker: job.Worker, answer: make(chan answer, 1)}
+	p := &pending{id: protocol.NewID(), kind: job.Kind, worker: job.Worker, queue: job.Queue(), answer: make(chan answer, 1)}
 	if !d.enter(p) {
 		return protocol.Result{}, fault.Unavailable("The gateway is stopping; ask again", nil)
 	}
@@ -185,10 +205,7 @@ func (d *Dispatcher) publish(ctx context.Context, p *pending, job *Job, now time
 		ID: p.id, Kind: job.Kind, RequestID: job.RequestID, Session: job.Session, Epoch: job.Epoch,
 		Reply: protocol.ReplySubject(d.cfg.Gateway, p.id), Enqueued: now, Deadline: deadline,
 	}
-	msg := &nats.Msg{Subject: protocol.EvaluateQueue, Header: nats.Header(wire.Header()), Data: job.Body}
-	if job.Worker != "" {
-		msg.Subject = protocol.WorkerQueue(job.Worker)
-	}
+	msg := &nats.Msg{Subject: p.queue, Header: nats.Header(wire.Header()), Data: job.Body}
 	if job.Kind == protocol.Run {
 		// The stream takes an id once, so the message can be sent again when
 		// nobody knows whether it arrived.
@@ -305,13 +322,20 @@ func (d *Dispatcher) onResult(m *nats.Msg) {
 		d.metrics.duplicates.Inc()
 		return
 	}
-	if p.worker == "" {
-		d.shared.tick(time.Now())
-	} else {
-		d.owned.tick(time.Now())
-	}
+	d.meter(p.queue).Tick(time.Now())
 	r, err := parse(m)
 	p.answer <- answer{result: r, err: err}
+}
+
+// meter is the one of a queue.
+func (d *Dispatcher) meter(queue string) *rate.Meter {
+	switch queue {
+	case protocol.EvaluateQueue:
+		return &d.shared
+	case protocol.BulkQueue:
+		return &d.bulk
+	}
+	return &d.owned
 }
 
 // parse reads a result, which must have a status that HTTP knows.

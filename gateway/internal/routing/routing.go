@@ -25,6 +25,10 @@ type Request struct {
 	ID string
 	// Session is a valid session id.
 	Session string
+	// Caller names who asks, for limits.
+	Caller string
+	// Bulk says that nobody sits and waits for the answer.
+	Bulk bool
 	// Body is the caller's JSON. It is not used after the call has returned.
 	Body []byte
 }
@@ -78,7 +82,11 @@ func New(cfg Config) *Router { return &Router{Config: cfg, now: time.Now} }
 // Evaluate runs code against cases: on the owner of the session, or on any
 // worker if it has none.
 func (r *Router) Evaluate(ctx context.Context, req Request) (protocol.Result, error) {
-	return r.job(ctx, protocol.Evaluate, req, route{
+	return r.job(ctx, protocol.Evaluate, req, r.evaluateRoute())
+}
+
+func (r *Router) evaluateRoute() route {
+	return route{
 		// A worker that is not the owner any more would run it in an empty
 		// session, and say nothing.
 		find: r.Sessions.Lookup,
@@ -88,17 +96,30 @@ func (r *Router) Evaluate(ctx context.Context, req Request) (protocol.Result, er
 			}
 			return ownership.Owner{}, nil // no worker, epoch 0: the shared queue
 		},
-	})
+	}
 }
 
 // Run runs a command in a session, which must have an owner.
 func (r *Router) Run(ctx context.Context, req Request) (protocol.Result, error) {
-	return r.job(ctx, protocol.Run, req, route{
-		find: r.Sessions.Recall,
-		missing: func() (ownership.Owner, error) {
-			return ownership.Owner{}, fault.BadRequest("Session does not exist")
-		},
-	})
+	return r.job(ctx, protocol.Run, req, r.runRoute(r.Sessions.Recall))
+}
+
+func (r *Router) runRoute(find func(context.Context, string) (ownership.Owner, error)) route {
+	return route{find: find, missing: func() (ownership.Owner, error) {
+		return ownership.Owner{}, fault.BadRequest("Session does not exist")
+	}}
+}
+
+// Locate returns the worker that a job of a session must go to and the epoch,
+// "" and 0 if any will do. It is looked up, since nobody asks again for a job
+// that is kept.
+func (r *Router) Locate(ctx context.Context, kind protocol.Kind, session string) (worker string, epoch uint64, err error) {
+	way := r.evaluateRoute()
+	if kind == protocol.Run {
+		way = r.runRoute(r.Sessions.Lookup)
+	}
+	o, err := r.owner(ctx, session, way, way.find)
+	return o.Worker, o.Epoch, err
 }
 
 func (r *Router) job(ctx context.Context, kind protocol.Kind, req Request, way route) (protocol.Result, error) {
@@ -107,7 +128,7 @@ func (r *Router) job(ctx context.Context, kind protocol.Kind, req Request, way r
 	way.send = func(owner ownership.Owner) (protocol.Result, error) {
 		return r.Dispatcher.Do(ctx, dispatch.Job{
 			Kind: kind, RequestID: req.ID, Session: req.Session,
-			Worker: owner.Worker, Epoch: owner.Epoch, Body: req.Body,
+			Worker: owner.Worker, Epoch: owner.Epoch, Bulk: req.Bulk, Body: req.Body, Caller: req.Caller,
 		})
 	}
 	return r.follow(ctx, req, way)

@@ -38,6 +38,8 @@ type evaluation struct {
 	retried bool
 	// todo lists the cases that can be run, in order.
 	todo []int
+	// spread, if not nil, has other slots run some of them.
+	spread *spread
 }
 
 // caseState is one case on its way to a result.
@@ -59,12 +61,13 @@ type caseState struct {
 	suspect bool
 }
 
-// errStopped ends an evaluation whose remaining cases are to be skipped.
-var errStopped = errors.New("stopped")
+// errSpent ends an evaluation that has used up its time.
+var errSpent = errors.New("the request's time is used up")
 
-// Evaluate carries out an evaluate request. An error means that the platform
-// failed or that ctx is done.
-func (s *Slot) Evaluate(ctx context.Context, body []byte, at Place) (Answer, error) {
+// Evaluate carries out an evaluate request. Other slots that lend (which may be
+// nil) has free may run some of its cases, if it takes long. An error means that
+// the platform failed or that ctx is done.
+func (s *Slot) Evaluate(ctx context.Context, body []byte, at Place, lend Lender) (Answer, error) {
 	req, err := parseEvaluate(body)
 	if err != nil {
 		return refuse(422, "%v", err), nil
@@ -80,19 +83,22 @@ func (s *Slot) Evaluate(ctx context.Context, body []byte, at Place) (Answer, err
 	if e.memory, err = within(req.limits.memory, lim.CaseMemory, lim.MaxMemory, "memory_mb", megabytes); err != nil {
 		return refuse(422, "%v", err), nil
 	}
+	s.choose(req.code)
 	if e.room, err = s.open(at); err != nil {
 		return Answer{}, err
 	}
 	defer e.room.Close()
 	e.prepare()
-	err = e.runAll()
+	err = e.runAll(lend)
 	if err == nil {
 		err = e.settle()
 	}
 	if err == nil {
 		err = e.confirm()
 	}
-	if err != nil && !errors.Is(err, errStopped) {
+	if errors.Is(err, errSpent) {
+		e.skipRest()
+	} else if err != nil {
 		return Answer{}, err
 	}
 	return e.answer(), nil
@@ -163,41 +169,73 @@ func (e *evaluation) importFrom() string {
 	return ""
 }
 
-// runAll runs every case once, in as few processes as it takes.
-func (e *evaluation) runAll() error {
-	for next := 0; next < len(e.todo); {
+// runAll runs every case once, on other slots too if that is quicker.
+func (e *evaluation) runAll(lend Lender) error {
+	if lend == nil || e.req.stopOnFailure || len(e.todo) < 2 {
+		_, err := e.runList()
+		return err
+	}
+	all := e.todo
+	e.spread = startSpread(e, lend)
+	_, err := e.runList()
+	back := e.spread.finish()
+	e.spread = nil
+	if err == nil && len(back) > 0 {
+		e.todo = back
+		_, err = e.runList()
+		e.todo = all
+	}
+	return err
+}
+
+// runList runs the cases to do in as few processes as it takes, and returns how
+// many are dealt with.
+func (e *evaluation) runList() (next int, err error) {
+	for next < e.bound() {
 		if e.req.eachAlone {
 			if err := e.runAlone(e.todo[next]); err != nil {
-				return err
+				return next, err
 			}
-			if next++; e.req.stopOnFailure && e.failed(e.todo[next-1]) {
-				return nil
+			if next++; e.req.stopOnFailure && e.failed(e.todo[next-1]) || e.reached(next) {
+				break
 			}
 			continue
 		}
 		n, err := e.runFrom(next)
 		if err != nil {
-			return err
+			return next, err
 		}
 		next += n
-		if next == len(e.todo) {
-			return nil
+		if e.reached(next) || next == len(e.todo) {
+			break
 		}
 		if e.req.stopOnFailure && n > 0 && e.failed(e.todo[next-1]) {
 			// Only a confirmed failure stops the rest.
 			i := e.todo[next-1]
 			if !e.cases[i].final {
 				if err := e.runAlone(i); err != nil {
-					return err
+					return next, err
 				}
 			}
 			if e.failed(i) {
-				return nil
+				break
 			}
 		}
 	}
-	return nil
+	return next, nil
 }
+
+// bound is where in todo this slot is to stop.
+func (e *evaluation) bound() int {
+	if e.spread == nil {
+		return len(e.todo)
+	}
+	return e.spread.bound()
+}
+
+// reached notes that this slot is at a case of todo, and tells whether it is to
+// stop there.
+func (e *evaluation) reached(next int) bool { return e.spread != nil && e.spread.reached(next) }
 
 // failed reports whether a case has a result that is not a pass.
 func (e *evaluation) failed(i int) bool { return e.cases[i].done && !e.cases[i].Passed() }
@@ -206,8 +244,8 @@ func (e *evaluation) failed(i int) bool { return e.cases[i].done && !e.cases[i].
 // many of them are dealt with. A case that ended its process is confirmed alone
 // at once.
 func (e *evaluation) runFrom(first int) (int, error) {
-	list := e.todo[first:]
-	handled, exit, lost, err := e.process(list, true)
+	list := e.todo[first:e.bound()]
+	handled, exit, lost, err := e.process(list, first, true)
 	if err != nil {
 		return handled, err
 	}
@@ -225,7 +263,7 @@ func (e *evaluation) runFrom(first int) (int, error) {
 	}
 	if handled == len(list) || exit.Ending == pyrunner.EndedStopped {
 		if e.spent() {
-			return handled, e.outOfTime()
+			return handled, errSpent
 		}
 		return handled, nil
 	}
@@ -257,9 +295,9 @@ func (e *evaluation) addOutput(c *caseState, exit pyrunner.Exit) {
 // an expectation that is yet to be evaluated.
 func (e *evaluation) runAlone(i int) error {
 	c := &e.cases[i]
-	handled, exit, lost, err := e.process([]int{i}, false)
+	handled, exit, lost, err := e.process([]int{i}, -1, false)
 	if err == nil && lost && e.secondChance() {
-		handled, exit, lost, err = e.process([]int{i}, false)
+		handled, exit, lost, err = e.process([]int{i}, -1, false)
 	}
 	if err != nil {
 		return err
@@ -333,22 +371,22 @@ func (e *evaluation) keep(out []byte, cut bool) ([]byte, bool) {
 	return out, cut
 }
 
-// outOfTime skips what has no result yet and ends the evaluation.
-func (e *evaluation) outOfTime() error {
+// skipRest skips what has no result when the time is used up.
+func (e *evaluation) skipRest() {
 	for i := range e.cases {
 		if c := &e.cases[i]; !c.done {
 			c.finish(verdict.Fail(protocol.Skipped, fmt.Sprintf(
 				"Skipped: the request had used up its time of %s; send fewer cases in one request", seconds(e.slot.cfg.Limits.Budget))))
 		}
 	}
-	return errStopped
 }
 
 // process runs cases in one process and takes in what it reports. It returns
-// how many of them were reported on.
-func (e *evaluation) process(list []int, captured bool) (handled int, exit pyrunner.Exit, lost bool, err error) {
+// how many of them were reported on. first is where in todo they begin, -1 for
+// a case by itself.
+func (e *evaluation) process(list []int, first int, captured bool) (handled int, exit pyrunner.Exit, lost bool, err error) {
 	if e.spent() {
-		return 0, exit, false, e.outOfTime()
+		return 0, exit, false, errSpent
 	}
 	lim := e.slot.cfg.Limits
 	spec := pyrunner.EvaluateSpec{
@@ -391,7 +429,7 @@ func (e *evaluation) process(list []int, captured bool) (handled int, exit pyrun
 			c.suspect = len(list) > 1 && 2*now.Sub(last) > e.cpu
 			last = now
 			handled++
-			if e.req.stopOnFailure && c.done && !c.Passed() || e.spent() {
+			if e.req.stopOnFailure && c.done && !c.Passed() || e.spent() || first >= 0 && handled < len(list) && e.reached(first+handled) {
 				return nil, pyrunner.Stop
 			}
 			return nil, pyrunner.Continue

@@ -3,12 +3,14 @@ package execute
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -36,29 +38,54 @@ func newSlot(t testing.TB, change ...func(*Limits)) (*Slot, Place) {
 // newSlotWithout is newSlot with layers of the sandbox left out.
 func newSlotWithout(t testing.TB, without []sandbox.Layer, change ...func(*Limits)) (*Slot, Place) {
 	t.Helper()
+	return newSlotOf(t, newPolicy(t, without), without, change...)
+}
+
+// newPolicy returns a sandbox. A process may have one at a time: making one
+// clears away what an earlier one left.
+func newPolicy(t testing.TB, without []sandbox.Layer) *sandbox.Policy {
+	t.Helper()
 	python, err := findPython()
 	if err != nil {
 		t.Skip(err)
 	}
-	users := os.Getuid() == 0 && !slices.Contains(without, sandbox.Users)
-	policy, err := sandbox.NewPolicy(sandbox.Config{Users: users, Without: without, Writable: []string{jobs()}, Runtime: slices.Concat(python.Prefixes, python.SysPath), Processes: 64, OpenFiles: 256, FileBytes: 64 << 20})
+	policy, err := sandbox.NewPolicy(sandbox.Config{
+		Users: os.Getuid() == 0 && !slices.Contains(without, sandbox.Users), Without: without, Writable: []string{jobs()},
+		Runtime: slices.Concat(python.Prefixes, python.SysPath), Processes: 64, OpenFiles: 256, FileBytes: 64 << 20,
+	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	return policy
+}
+
+// newSlotOf returns another slot of the sandbox, with a user of its own.
+func newSlotOf(t testing.TB, policy *sandbox.Policy, without []sandbox.Layer, change ...func(*Limits)) (*Slot, Place) {
+	t.Helper()
+	python, err := findPython()
+	if err != nil {
+		t.Skip(err)
 	}
 	limits := DefaultLimits()
 	for _, f := range change {
 		f(&limits)
 	}
-	s, err := NewSlot(Config{Python: python, Policy: policy, Limits: limits, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}, "test")
+	number := testSlots.Add(1)
+	uid := -1
+	if os.Getuid() == 0 && !slices.Contains(without, sandbox.Users) {
+		uid = testUID + int(number) // a user's processes are ended together
+	}
+	at := newPlaceOf(t, uid)
+	s, err := NewSlot(Config{Python: python, Policy: policy, Limits: limits, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}, fmt.Sprintf("test-%d", number), at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	if !users {
-		return s, newPlaceOf(t, -1)
-	}
-	return s, newPlace(t)
+	return s, at
 }
+
+// testSlots numbers the tests' slots: names are unique in a process.
+var testSlots atomic.Int64
 
 // jobs is the directory below which the tests' jobs write.
 var jobs = sync.OnceValue(func() string {
@@ -151,7 +178,7 @@ func evaluate(t testing.TB, s *Slot, at Place, code string, extra map[string]any
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := s.Evaluate(context.Background(), raw, at)
+	a, err := s.Evaluate(context.Background(), raw, at, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

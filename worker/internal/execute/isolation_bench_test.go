@@ -17,7 +17,7 @@ func BenchmarkIsolation(b *testing.B) {
 	body := []byte(`{"id":"x","code":"def f(x): return x","entry_point":"f","io_cases":[{"input":"x=1","output":"1"}]}`)
 	job := func(b *testing.B, s *Slot, at Place) time.Duration {
 		begun := time.Now()
-		if _, err := s.Evaluate(context.Background(), body, at); err != nil {
+		if _, err := s.Evaluate(context.Background(), body, at, nil); err != nil {
 			b.Fatal(err)
 		}
 		s.Ready()

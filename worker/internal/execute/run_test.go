@@ -177,7 +177,7 @@ func processesOf(t *testing.T, uid int) (pids []string) {
 
 func TestKilledForkServer(t *testing.T) {
 	s, at := newSlot(t)
-	unix.Kill(s.server.Pid(), unix.SIGKILL)
+	unix.Kill(s.base.server.Pid(), unix.SIGKILL)
 	// The spare child may do the first job without its server.
 	for range 2 {
 		if a := evaluate(t, s, at, "def f(x): return x", nil, "x=1", "1"); !a.Passed {
@@ -202,7 +202,7 @@ func TestKilledForkServer(t *testing.T) {
 
 func TestStoppedForkServer(t *testing.T) {
 	s, at := newSlot(t, func(l *Limits) { l.CaseWall = 1500 * time.Millisecond })
-	unix.Kill(s.server.Pid(), unix.SIGSTOP)
+	unix.Kill(s.base.server.Pid(), unix.SIGSTOP)
 	evaluate(t, s, at, "def f(x):\n    while True: pass", nil, "x=1", "1")
 	if b := evaluate(t, s, at, "def f(x): return x", nil, "x=1", "1"); !b.Passed {
 		t.Errorf("after the loss: %+v", b)
@@ -219,12 +219,12 @@ func TestSessionUser(t *testing.T) {
 	if err := os.WriteFile(other.Work+"/secret", []byte("s3cret"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	other.UID = 219001
+	other.UID = at.UID + 1
 	if err := os.Chown(other.Work, other.UID, other.UID); err != nil {
 		t.Fatal(err)
 	}
 	r := runCommand(t, s, at, fmt.Sprintf("id -u; id -G; cat %s/secret; kill -9 $PPID; kill -9 %d; cat /proc/%d/environ; echo end", other.Work, os.Getpid(), os.Getpid()))
-	if !strings.HasPrefix(r.Stdout, "219000\n219000\n") || !strings.HasSuffix(r.Stdout, "end\n") || strings.Contains(r.Stdout, "s3cret") {
+	if !strings.HasPrefix(r.Stdout, fmt.Sprintf("%[1]d\n%[1]d\n", at.UID)) || !strings.HasSuffix(r.Stdout, "end\n") || strings.Contains(r.Stdout, "s3cret") {
 		t.Errorf("answer %+v", r)
 	}
 }
@@ -235,7 +235,7 @@ func TestLostServerLeavesNothing(t *testing.T) {
 		t.Skip("a bomb needs a user of its own, which needs root")
 	}
 	s, at := newSlotWithout(t, []sandbox.Layer{sandbox.Namespaces})
-	server := s.server.Pid()
+	server := s.base.server.Pid()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -56,7 +56,7 @@ func (e *evaluation) evaluateExpected(list []int, withNames bool) (unnamed []int
 	}
 	for len(list) > 0 {
 		if e.spent() {
-			return nil, e.outOfTime()
+			return nil, errSpent
 		}
 		texts := make([]string, len(list))
 		for k, i := range list {
@@ -151,7 +151,7 @@ const decoys = 15
 // object that equals everything fails.
 func (e *evaluation) compare(c *caseState) error {
 	if e.spent() {
-		return e.outOfTime()
+		return errSpent
 	}
 	lim := e.slot.cfg.Limits
 	rng := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
@@ -180,6 +180,7 @@ func (e *evaluation) compare(c *caseState) error {
 	limits := e.limits(1)
 	fault := ""
 	exit, lost, err := e.slot.run(e.ctx, e.room, pyrunner.Job{
+		Prompt:   true,
 		Message:  pyrunner.Compare(e.req.code, e.req.entryPoint, c.call, wholeSeconds(e.cpu), lim.reported(), e.room.Confine(limits), e.importFrom()),
 		Guard:    e.room.Guard(limits),
 		Wall:     e.wall,

@@ -2,143 +2,86 @@ package execute
 
 import (
 	"context"
-	"fmt"
-	"os/exec"
 
 	"github.com/gradefleet/gradefleet/worker/internal/pyrunner"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
 )
 
-// Slot runs one job at a time on a fork server of its own. It starts the
-// server when it is first needed and again when it was lost.
+// Slot runs one job at a time, on a warm fork server: on its usual one, or on
+// one that has loaded the large packages that the job imports.
 type Slot struct {
-	cfg      Config
-	cell     *sandbox.Cell
-	server   *pyrunner.Server
-	restarts int
+	cfg   Config
+	name  string
+	usual Place
+	base  *engine
+	// large holds the engines started for large packages, by the package.
+	large map[string]*engine
+	now   *engine // of the job that runs, or ran last
 }
 
 // NewSlot returns a slot whose fork server is warm. The name is unique in the
-// worker.
-func NewSlot(cfg Config, name string) (*Slot, error) {
-	cell, err := cfg.Policy.NewCell(name)
+// worker; usual is where most of its jobs will run.
+func NewSlot(cfg Config, name string, usual Place) (*Slot, error) {
+	base, err := newEngine(cfg, name, usual, pyrunner.Preload)
 	if err != nil {
 		return nil, err
 	}
-	s := &Slot{cfg: cfg, cell: cell}
-	if err := s.start(); err != nil {
-		s.Close()
-		return nil, err
-	}
-	return s, nil
+	return &Slot{cfg: cfg, name: name, usual: usual, base: base, now: base, large: map[string]*engine{}}, nil
 }
 
-func (s *Slot) start() error {
-	server, err := pyrunner.StartServer(pyrunner.Config{
-		Command: func(args ...string) *exec.Cmd {
-			return s.cell.Command(s.cfg.Python.Path, args...)
-		},
-		Confined:      s.cell.Confined(),
-		End:           s.cell.End,
-		Blocked:       sandbox.Blocked,
-		Path:          s.cfg.Python.SysPath,
-		Preload:       pyrunner.Preload,
-		SandboxSource: sandbox.EnterSource,
-		Limits:        s.cfg.Limits.reported(),
-	})
-	if err != nil {
-		return err
+// choose decides which engine runs the next job, by the code's imports; "" for
+// code that isn't Python. An engine that can't be started is done without.
+func (s *Slot) choose(code string) {
+	s.now = s.base
+	name := largePackage(code, s.cfg.Python.Has)
+	if name == "" {
+		return
 	}
-	s.server = server
-	if err := s.cell.Started(server.Pid()); err != nil {
-		return err
-	}
-	s.Ready()
-	return nil
-}
-
-func (s *Slot) restart() error {
-	s.stop()
-	s.restarts++
-	if err := s.start(); err != nil {
-		return fmt.Errorf("restart fork server: %w", err)
-	}
-	return nil
-}
-
-// open prepares a place for a job, if need be with another fork server: what
-// prepares it may have been lost with the last.
-func (s *Slot) open(at Place) (*sandbox.Room, error) {
-	if s.server != nil {
-		room, err := s.cell.Open(at.Place)
-		if err == nil {
-			return room, nil
+	e := s.large[name]
+	if e == nil {
+		var err error
+		e, err = newEngine(s.cfg, s.name+"-"+name, s.usual, append([]string{name}, pyrunner.Preload...))
+		if err != nil {
+			s.cfg.Log.Warn("start fork server", "package", name, "error", err)
+			return
 		}
-		s.cfg.Log.Warn("prepare place", "error", err)
+		s.large[name] = e
 	}
-	if err := s.restart(); err != nil {
-		return nil, err
-	}
-	return s.cell.Open(at.Place)
+	s.now = e
 }
 
 // Ready forks a child ahead of need; to be called when the slot is idle.
 func (s *Slot) Ready() {
-	if s.server != nil {
-		s.server.Prefork() // a failure shows at the next job, which starts a new server
+	s.now.ready()
+	for name, e := range s.large {
+		if e != s.now && e.unused() > largeIdle {
+			e.close()
+			delete(s.large, name)
+		}
 	}
 }
 
-// Restarts counts the fork servers that were started after the first.
-func (s *Slot) Restarts() int { return s.restarts }
+// Restarts counts the fork servers that were started in place of a lost one.
+func (s *Slot) Restarts() int {
+	sum := s.base.restarts
+	for _, e := range s.large {
+		sum += e.restarts
+	}
+	return sum
+}
 
-// Close ends the fork server and everything it forked.
+// Close ends the fork servers and everything they forked.
 func (s *Slot) Close() {
-	s.stop()
-	if err := s.cell.Close(); err != nil {
-		s.cfg.Log.Warn("close slot", "error", err)
+	s.base.close()
+	for _, e := range s.large {
+		e.close()
 	}
 }
 
-// stop ends the fork server; the next job starts another.
-func (s *Slot) stop() {
-	if s.server == nil {
-		return
-	}
-	if err := s.server.Close(); err != nil {
-		s.cfg.Log.Warn("end fork server", "error", err)
-	}
-	s.server = nil
-}
+// open prepares a place for a job.
+func (s *Slot) open(at Place) (*sandbox.Room, error) { return s.now.open(at) }
 
-// run has one process do a job. If the fork server is lost on the way, lost is
-// true, and the slot gets a new one with its next job: the caller decides
-// whether the submission is to blame. An error means that the platform can't
-// run jobs, or that ctx is done.
+// run has one process do a job; see [engine.run].
 func (s *Slot) run(ctx context.Context, room *sandbox.Room, job pyrunner.Job) (exit pyrunner.Exit, lost bool, err error) {
-	if s.server == nil {
-		if err := s.restart(); err != nil {
-			return exit, false, err
-		}
-		if err := room.Renew(); err != nil {
-			return exit, false, err
-		}
-	}
-	job.Ruleset = room.Ruleset
-	exit, err = s.server.Run(ctx, job)
-	if gone := s.server.Lost(); gone != nil {
-		s.cfg.Log.Warn("fork server lost", "error", gone)
-		s.stop()
-		room.EndUser()
-	}
-	if err != nil {
-		if ctx.Err() != nil {
-			return exit, false, ctx.Err()
-		}
-		return exit, true, nil
-	}
-	if exit.Ending == pyrunner.EndedCancelled {
-		return exit, false, ctx.Err()
-	}
-	return exit, false, nil
+	return s.now.run(ctx, room, job)
 }

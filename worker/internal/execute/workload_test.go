@@ -57,7 +57,7 @@ func gradeFile(t *testing.T, s *Slot, at Place, file, mode string) (submissions,
 			t.Fatal(err)
 		}
 		body, _ := json.Marshal(map[string]any{"id": "w", "code": row.Code, "entry_point": row.EntryPoint, "io_cases": row.IOCases, "isolation": mode})
-		a, err := s.Evaluate(context.Background(), body, at)
+		a, err := s.Evaluate(context.Background(), body, at, nil)
 		if err != nil {
 			t.Fatal(row.TaskID, err)
 		}

@@ -1,34 +1,49 @@
 # The fork server of one slot: a warm interpreter that never runs a
 # submission itself. It forks children on request, reports how they ended, and
-# leaves nothing of them behind. Control messages are packets on fd 3:
+# leaves nothing of them behind. Children are numbered in the order in which they
+# were asked for, from 1. Control messages are packets on fd 3:
 #   worker -> server   F + 3 descriptors (channel, stdout, stderr): fork a child
-#                      K pid: kill that child
+#                      K number: kill that child
 #   server -> worker   H: ready
-#                      f pid: forked
-#                      x pid status user-µs system-µs peak-KiB leftovers: ended,
-#                        and no descendant of it is left; the times are those of
-#                        all of them
+#                      x number status user-µs system-µs peak-KiB leftovers:
+#                        ended, and no descendant of it is left; the times are
+#                        those of all of them
+#
+# What a fork costs is mostly the pages that either side writes to afterwards,
+# some 2 µs each. So whatever can be made before the first fork is, and what is
+# in the way of a job touches as little as it can.
 import select
 
 CONTROL = 3
 REPORT = Struct("<cIiQQII")
-PID = Struct("<cI")
+NUMBER = Struct("<cI")
 MAX_SWEEPS = 1000
+CHILDREN_BYTES = 1 << 10  # a small buffer touches few pages
 PATIENT_SWEEPS = 2  # after so many, what is left is a fork bomb
 
 
 def preload(names):
     """Import what submissions commonly import, so that no child pays for it."""
-    for name in names:
+    register = os.register_at_fork
+    for name in ["random", *names]:
+        if name == "random":  # which seeds itself anew in every child: see reseed
+            os.register_at_fork = lambda **hooks: RESEED.append(hooks["after_in_child"])
         try:
             __import__(name)
         except Exception:
             continue
+        finally:
+            os.register_at_fork = register
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        RESEED.append(numpy.random.seed)
 
 
 def children():
     """The pids of all children, those inherited as subreaper among them."""
-    data = os.pread(CHILDREN_FD, 1 << 16, 0)
+    data = os.pread(CHILDREN_FD, CHILDREN_BYTES, 0)
+    if len(data) == CHILDREN_BYTES:
+        data = os.pread(CHILDREN_FD, 1 << 20, 0)
     return [int(p) for p in data.split()]
 
 
@@ -109,9 +124,11 @@ def fork_child(fds):
 
 
 def serve():
-    control = _socket.socket(fileno=CONTROL)
-    tracked = {}  # pid -> pidfd
-    by_fd = {}
+    control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, CONTROL)
+    tracked = {}  # pid -> number
+    by_fd = {}  # pidfd -> pid
+    by_number = {}
+    asked = 0
     poll = select.poll()
     poll.register(CONTROL, select.POLLIN)
     control.send(b"H")
@@ -126,16 +143,16 @@ def serve():
                     os._exit(0)
                 op = data[:1]
                 if op == b"F":
-                    fds = ints.unpack(anc[0][2])
-                    pid = fork_child(fds)
+                    pid = fork_child(ints.unpack(anc[0][2]))
+                    asked += 1
                     pidfd = os.pidfd_open(pid)
-                    tracked[pid] = pidfd
+                    tracked[pid] = asked
+                    by_number[asked] = pid
                     by_fd[pidfd] = pid
                     poll.register(pidfd, select.POLLIN)
-                    control.send(PID.pack(b"f", pid))
                 elif op == b"K":
-                    pid = PID.unpack(data)[1]
-                    if pid in tracked:
+                    pid = by_number.get(NUMBER.unpack(data)[1])
+                    if pid is not None:
                         try:
                             os.kill(pid, 9)
                         except ProcessLookupError:
@@ -144,10 +161,11 @@ def serve():
                 pid = by_fd.pop(fd)
                 poll.unregister(fd)
                 os.close(fd)
-                del tracked[pid]
+                number = tracked.pop(pid)
+                del by_number[number]
                 _, status, usage = os.wait4(pid, 0)
                 leftovers, user, system = sweep(tracked)
-                control.send(REPORT.pack(b"x", pid, status, int((usage.ru_utime + user) * 1e6),
+                control.send(REPORT.pack(b"x", number, status, int((usage.ru_utime + user) * 1e6),
                                          int((usage.ru_stime + system) * 1e6), usage.ru_maxrss, leftovers))
 
 
@@ -157,14 +175,20 @@ def warm_up(limits):
     global _write
     write, _write = _write, lambda fd, data: len(data)
     spec = ("def f(x):\n    return [x]\n", "f", 0, ((KEYWORDS, {"x": 1}),) * 3, 5, True, limits)
-    usual, out, err = _resource.getrlimit(_resource.RLIMIT_CPU), sys.stdout, sys.stderr
-    try:
-        for _ in range(20):
-            op_evaluate(spec)
-    finally:
-        sys.stdout, sys.stderr = out, err
+    usual = _resource.getrlimit(_resource.RLIMIT_CPU)
+    for _ in range(20):
+        op_evaluate(spec)
     _resource.setrlimit(_resource.RLIMIT_CPU, usual)
     STATE.soft, _write = -1, write
+
+
+def furnish():
+    """Make what a child is to find: its standard streams are those of warm_up, its
+    main module is empty."""
+    global SERVER
+    SERVER = sys.modules["__main__"]  # keeps its functions' names alive
+    sys.modules["__main__"] = ModuleType("__main__")
+    sys.argv = [""]
 
 
 def main(path, names, limits, confined):
@@ -180,8 +204,13 @@ def main(path, names, limits, confined):
     preload(names)
     NULL_FD = os.open("/dev/null", os.O_RDONLY)
     CHILDREN_FD = os.open("/proc/self/task/%d/children" % os.getpid(), os.O_RDONLY)
-    warm_up(limits)
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    serve()
+    errors = sys.stderr
+    try:
+        warm_up(limits)
+        furnish()
+        gc.collect()
+        gc.freeze()  # what is here now is never looked at again, in no child either
+        serve()
+    except BaseException:
+        sys.stderr = errors  # the worker's log
+        raise

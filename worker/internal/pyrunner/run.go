@@ -76,6 +76,9 @@ type Job struct {
 	Keep, Stop int
 	// MaxFrame bounds a frame, in bytes.
 	MaxFrame int
+	// Prompt has frames read as they come. Otherwise they are read together
+	// where that saves waking up for each, at most frameDelay late.
+	Prompt bool
 	// OnFrame is called for each frame, in order. It may return a message to
 	// send to the child; Stop, to end the process. May be nil.
 	OnFrame func(Frame) (reply Message, verdict Verdict)
@@ -123,9 +126,18 @@ type run struct {
 	ending   Ending
 	breach   atomic.Value // of *breach; written by the guard
 	deadline time.Time
+	// watched: the child's descriptors are in the poller. Most jobs end before
+	// that pays: what they said is then read when the server says so.
+	watched bool
+	// next is when to watch, or when to look at the channel again; zero: it is watched.
+	next     time.Time
+	eof      bool // nothing comes from the channel any more
 	out, err capture
 	scratch  [64 << 10]byte
 }
+
+// frameDelay is how long frames and output may lie unread.
+const frameDelay = 2 * time.Millisecond
 
 // breach wraps what a guard gave, so that atomic.Value sees one type.
 type breach struct{ reason any }
@@ -138,6 +150,7 @@ func (r *run) release() {
 		r.in = nil
 	}
 	r.s, r.c, r.job, r.send, r.writing, r.ruleset, r.ending = nil, nil, Job{}, nil, false, 0, EndedItself
+	r.watched, r.next, r.eof = false, time.Time{}, false
 	r.breach.Store((*breach)(nil))
 	r.out, r.err = capture{}, capture{}
 	runs.Put(r)
@@ -154,10 +167,9 @@ func (r *run) run(ctx context.Context) (Exit, error) {
 	start := time.Now()
 	r.deadline = start.Add(r.job.Wall)
 	r.send, r.ruleset = r.job.Message, r.job.Ruleset
-	for _, fd := range [...]int{c.channel, c.out, c.err} {
-		if err := s.poller.add(fd, unix.EPOLLIN); err != nil {
-			return Exit{}, s.lose(err)
-		}
+	r.next = start.Add(frameDelay)
+	if r.job.Prompt {
+		r.watchAll()
 	}
 	if r.job.Guard != nil {
 		guarded, end := context.WithCancel(ctx)
@@ -176,7 +188,14 @@ func (r *run) run(ctx context.Context) (Exit, error) {
 		if r.ending != EndedItself {
 			ctx = context.Background() // has been heard; what counts now is the kill's deadline
 		}
-		events, err := s.poller.wait(ctx, r.deadline)
+		until := r.deadline
+		if !r.next.IsZero() && r.next.Before(until) {
+			until = r.next
+		}
+		events, err := s.poller.wait(ctx, until)
+		if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+			r.look()
+		}
 		switch {
 		case err == nil:
 			for i := range events {
@@ -185,7 +204,7 @@ func (r *run) run(ctx context.Context) (Exit, error) {
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			s.lose(err)
 		case r.ending != EndedItself && !time.Now().Before(r.deadline):
-			s.lose(fmt.Errorf("child %d not gone %v after its kill", c.pid, s.cfg.KillTimeout))
+			s.lose(fmt.Errorf("child %d not gone %v after its kill", c.number, s.cfg.KillTimeout))
 		case r.ending != EndedItself:
 		case r.breached() != nil:
 			r.end(EndedGuard)
@@ -218,6 +237,44 @@ func (r *run) run(ctx context.Context) (Exit, error) {
 	return exit, nil
 }
 
+// look does what is due: watches the child's descriptors, or its channel again;
+// and before a deadline is taken to have passed, reads what lies there.
+func (r *run) look() {
+	now := time.Now()
+	if !r.next.IsZero() && !now.Before(r.next) {
+		if !r.watched {
+			r.watchAll()
+		} else {
+			r.next = time.Time{}
+			r.watch(r.interest())
+		}
+	}
+	if !now.Before(r.deadline) && r.ending == EndedItself {
+		r.readChannel()
+	}
+}
+
+// watchAll puts the child's descriptors into the poller.
+func (r *run) watchAll() {
+	r.watched, r.next = true, time.Time{}
+	for _, fd := range [...]int{r.c.channel, r.c.out, r.c.err} {
+		if err := r.s.poller.add(fd, unix.EPOLLIN); err != nil {
+			r.s.lose(err)
+		}
+	}
+}
+
+// interest is what is waited for at the channel.
+func (r *run) interest() (events uint32) {
+	if r.writing {
+		events |= unix.EPOLLOUT
+	}
+	if r.next.IsZero() {
+		events |= unix.EPOLLIN
+	}
+	return events
+}
+
 // breached returns what the guard has found, or nil.
 func (r *run) breached() *breach {
 	b, _ := r.breach.Load().(*breach)
@@ -229,10 +286,8 @@ func (r *run) event(fd int, events uint32) {
 	switch fd {
 	case r.s.ctl:
 		r.s.drainControl()
-		if r.ending != EndedItself && r.c.exit == nil {
-			r.s.kill(r.c) // its pid may have come only now
-		}
 	case r.s.listener:
+		r.readChannel() // the caller waits, so what it reported before is there
 		if call := r.s.cfg.Blocked(fd); call != "" && r.job.OnBlocked != nil {
 			r.job.OnBlocked(call)
 		}
@@ -242,6 +297,10 @@ func (r *run) event(fd int, events uint32) {
 		}
 		if events&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 			r.readChannel()
+			if !r.job.Prompt && events&unix.EPOLLHUP == 0 && r.c.exit == nil {
+				r.next = time.Now().Add(frameDelay)
+				r.watch(r.interest())
+			}
 		}
 	case r.c.out:
 		r.readStream(fd, &r.out)
@@ -279,7 +338,10 @@ func (r *run) flush() {
 		case unix.EAGAIN:
 			if !r.writing {
 				r.writing = true
-				r.watch(unix.EPOLLIN | unix.EPOLLOUT)
+				if !r.watched {
+					r.watchAll()
+				}
+				r.watch(r.interest())
 			}
 			return
 		default: // the child is gone or closed its end; its exit will tell
@@ -288,11 +350,14 @@ func (r *run) flush() {
 	}
 	if r.writing {
 		r.writing = false
-		r.watch(unix.EPOLLIN)
+		r.watch(r.interest())
 	}
 }
 
 func (r *run) watch(events uint32) {
+	if r.eof {
+		return
+	}
 	if err := r.s.poller.modify(r.c.channel, events); err != nil {
 		r.s.lose(err)
 	}
@@ -310,6 +375,7 @@ func (r *run) readChannel() {
 		}
 		if err != nil || n == 0 {
 			r.s.poller.remove(r.c.channel)
+			r.eof = true
 			return
 		}
 		if r.ending != EndedItself {

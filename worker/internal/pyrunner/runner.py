@@ -15,8 +15,10 @@ from types import FunctionType, MethodType, ModuleType
 
 FRAME = Struct("<IBIIIIII")  # length of the rest, kind, case, cpu µs, wall µs, peak KiB, stdout bytes, stderr bytes
 COUNT, INT = Struct("<I"), Struct("i")
+MICROS = 0xFFFFFFFF
 VALUE, OPAQUE, ERROR, MEMORY, EXIT, LIMIT, READY, TRUTHS, FAULT = b"VOEMXLRTF"
 
+USUAL_MESSAGE = 8 << 10  # bytes; a larger one takes a second read
 CHANNEL = 3  # the job's socket: payload in, frames out
 RIGHTS = _socket.CMSG_SPACE(INT.size)  # one descriptor
 RECURSION_LIMIT = 1000  # CPython's default
@@ -197,6 +199,8 @@ class State:
 
     case = 0
     wall = cpu = 0.0  # when it began
+    peak = 0  # KiB, as of the last case that took long enough to change it
+    code = names = None  # the last function's code, and its parameters by name
     soft = -1  # the CPU limit in force, seconds
     out = err = None  # (stream, Capture) while output is captured
     stdin = None
@@ -216,18 +220,24 @@ def write_all(data):
         n = _write(CHANNEL, data)
 
 
-def micros(seconds):
-    return min(max(int(seconds * 1e6), 0), 0xFFFFFFFF)
+SHORT = 0.001  # seconds; so short a case is not asked for its peak memory
 
 
 def send(kind, case, body):
-    """Write one frame."""
-    now, cpu = _perf(), _cpu_time()
+    """Write one frame. What comes after counts for the next case."""
+    wall, cpu = _perf(), _cpu_time()
     out = err = b""
     if STATE.out is not None:
-        out, err = STATE.out[1].take(), STATE.err[1].take()
-    write_all(FRAME.pack(FRAME.size - 4 + len(out) + len(err) + len(body), kind, case, micros(cpu - STATE.cpu),
-                         micros(now - STATE.wall), _getrusage(0).ru_maxrss, len(out), len(err)) + out + err + body)
+        if STATE.out[1].total:
+            out = STATE.out[1].take()
+        if STATE.err[1].total:
+            err = STATE.err[1].take()
+    if wall - STATE.wall > SHORT or not STATE.peak:
+        STATE.peak = _getrusage(0).ru_maxrss
+    data = FRAME.pack(FRAME.size - 4 + len(out) + len(err) + len(body), kind, case, int((cpu - STATE.cpu) * 1e6) & MICROS,
+                      int((wall - STATE.wall) * 1e6) & MICROS, STATE.peak, len(out), len(err))
+    STATE.wall, STATE.cpu = wall, cpu
+    write_all(data + out + err + body if out or err else data + body)
 
 
 def stream(fd, keep, stop):
@@ -243,11 +253,14 @@ def real_stream(fd):
 
 def flush():
     """Push what the case printed into its capture; a case may have broken its streams."""
-    for s in (sys.stdout, sys.stderr):
-        try:
-            s.flush()
-        except BaseException:
-            pass
+    try:
+        sys.stdout.flush()
+    except BaseException:
+        pass
+    try:
+        sys.stderr.flush()
+    except BaseException:
+        pass
 
 
 def fresh_streams(captured, limits):
@@ -336,6 +349,23 @@ def read_input(text):
 KEYWORDS, POSITIONAL, TEXT = 0, 1, 2
 
 
+def named(func, params):
+    """The arguments for a plain function whose parameters are all given, as
+    bind() makes them, or None. Cases mostly differ in their values only."""
+    if type(func) is not FunctionType or getattr(func, "__wrapped__", None) is not None:
+        return None
+    code = func.__code__
+    if code is not STATE.code:
+        names, _, kwonly = parameters(func)
+        STATE.code, STATE.names = code, None if kwonly else names
+    if STATE.names is None:
+        return None
+    try:
+        return [params[name] for name in STATE.names]
+    except KeyError:
+        return None
+
+
 def call(code, entry, case):
     """Run one case in a fresh namespace. Returns (value, namespace)."""
     kind, data = case
@@ -344,10 +374,13 @@ def call(code, entry, case):
     func = eval(entry, namespace)
     if not callable(func):
         raise TypeError("unsupported callable")
-    if kind == TEXT:
+    if kind == KEYWORDS:
+        params = data
+        args = named(func, params) if params else ()
+        if args is not None:
+            return func(*args), namespace
+    elif kind == TEXT:
         params, args = read_input(data)
-    elif kind == KEYWORDS:
-        params, args = data, ()
     else:
         params, args = None, data
     if params:
@@ -359,7 +392,7 @@ def call(code, entry, case):
 def cpu_allowance(seconds):
     """Give the case that starts now its own CPU seconds: the limit of the
     process is moved on, never past the hard limit."""
-    soft = int(_cpu_time()) + seconds
+    soft = int(STATE.cpu) + seconds
     if soft != STATE.soft:
         hard = _resource.getrlimit(_resource.RLIMIT_CPU)[1]
         if hard != RLIM_INFINITY:
@@ -385,7 +418,7 @@ def begin(case):
 
 
 def compiled(source):
-    """The submission's code object, or None after the error was reported."""
+    """The submission's code object, or None; the error is in STATE."""
     try:
         return compile(source, "<string>", "exec", dont_inherit=True)
     except BaseException as e:
@@ -393,20 +426,28 @@ def compiled(source):
         return None
 
 
+def compiled_entry(entry):
+    """The entry point ready for eval(). What is no expression stays a text: its
+    error belongs to the case, after the submission's own."""
+    try:
+        return compile(entry, "<string>", "eval", dont_inherit=True)
+    except BaseException:
+        return entry
+
+
 def op_evaluate(spec):
     source, entry, first, cases, cpu_s, captured, limits = spec
     begin(first)
     fresh_streams(captured, limits)
-    code = compiled(source)
+    code, entry = compiled(source), compiled_entry(entry)
     n = first
     for case in cases:
+        STATE.case = n
         if n != first:
-            begin(n)
             fresh_streams(captured, limits)
             if sys.getrecursionlimit() != RECURSION_LIMIT:
                 sys.setrecursionlimit(RECURSION_LIMIT)
         cpu_allowance(cpu_s)
-        STATE.case = n
         try:
             if code is None:
                 raise STATE.failed
@@ -523,11 +564,12 @@ def read_message():
     return read_exactly(COUNT.unpack(head)[0])
 
 
+JOB_CHANNEL = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, CHANNEL)  # in a child; made before the fork
+
+
 def receive_job():
     """The first message, and the descriptor that came with it or -1."""
-    channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, CHANNEL)
-    data, rights, _, _ = channel.recvmsg(1 << 16, RIGHTS)
-    channel.detach()
+    data, rights, _, _ = JOB_CHANNEL.recvmsg(USUAL_MESSAGE, RIGHTS)
     if not data:
         os._exit(0)  # a spare child that is not needed any more
     if len(data) < 4:
@@ -539,14 +581,26 @@ def receive_job():
     return data, INT.unpack(rights[0][2])[0] if rights else -1
 
 
+RESEED = []  # what the module random does in a new process
+
+
+def reseed():
+    for seed in RESEED:
+        seed()
+
+
+def may_use_random(spec, import_from):
+    """Whether a job may see numbers of random's: seeding costs a tenth of a job.
+    One that hides the name gets the same numbers each time, which is its own loss."""
+    source = spec[0]
+    return import_from is not None or source is not None and "rand" in source
+
+
 def child():
     """A forked child, from fork to end. Never returns."""
     try:
         job, ruleset = receive_job()
         op, spec, confine, import_from, token = marshal.loads(job)
-        import gc
-
-        gc.enable()
         try:
             enter(confine, ruleset)
         except BaseException as e:
@@ -555,12 +609,8 @@ def child():
         del job, token  # a submission can't make its own doing a fault of ours
         if import_from is not None:
             sys.path.insert(0, import_from)
-        sys.modules["__main__"] = ModuleType("__main__")
-        sys.argv = [""]
-        if STATE.out is not None:  # made ahead by the fork server
-            sys.stdout = sys.__stdout__ = STATE.out[0]
-            sys.stderr = sys.__stderr__ = STATE.err[0]
-            sys.stdin = STATE.stdin
+        if may_use_random(spec, import_from):
+            reseed()
         OPS[op](spec)
     except BaseException:
         os._exit(1)

@@ -69,10 +69,8 @@ type Server struct {
 	// listener is a descriptor that the launcher sent, -1 for none; in the poller.
 	listener int
 	wait     chan struct{}
-	// children by pid, and those whose pid has not been told yet, in the order
-	// they were asked for.
-	children map[int]*child
-	unnamed  []*child
+	children map[uint32]*child // by number
+	asked    uint32            // for how many
 	spare    *child
 	lost     error
 }
@@ -80,7 +78,7 @@ type Server struct {
 // child is a forked process that has or will have a job, and our ends of its
 // channel and pipes; -1 once closed.
 type child struct {
-	pid               int
+	number            uint32 // children count from 1, in the order they were asked for
 	channel, out, err int
 	exit              *Exit
 }
@@ -98,7 +96,7 @@ func StartServer(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("start fork server: socketpair: %w", err)
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "control")
-	s := &Server{cfg: cfg, ctl: pair[0], listener: -1, children: map[int]*child{}, wait: make(chan struct{}), stderr: &tailBuffer{}}
+	s := &Server{cfg: cfg, ctl: pair[0], listener: -1, children: map[uint32]*child{}, wait: make(chan struct{}), stderr: &tailBuffer{}}
 	// -I: no environment, no user site; -S: no site, its paths come with Path;
 	// -B: no .pyc files; -E is part of -I.
 	s.cmd = cfg.Command("-I", "-S", "-B", "-X", "utf8", "-c",
@@ -262,7 +260,9 @@ func (s *Server) fork() (*child, error) {
 			return nil, s.lose(fmt.Errorf("fork: %w", err))
 		}
 	}
-	s.unnamed = append(s.unnamed, c)
+	s.asked++
+	c.number = s.asked
+	s.children[c.number] = c
 	return c, nil
 }
 
@@ -277,18 +277,18 @@ func sendmsg(fd int, p, oob []byte) error {
 
 // kill asks the server to end a child.
 func (s *Server) kill(c *child) {
-	if c.pid == 0 || c.exit != nil {
+	if c.exit != nil {
 		return
 	}
 	var m [5]byte
 	m[0] = 'K'
-	binary.LittleEndian.PutUint32(m[1:], uint32(c.pid))
+	binary.LittleEndian.PutUint32(m[1:], c.number)
 	if err := sendmsg(s.ctl, m[:], nil); err != nil {
 		s.lose(fmt.Errorf("kill: %w", err))
 	}
 }
 
-// drainControl takes in what the server said: pids of new children, and ends.
+// drainControl takes in what the server said: which children ended.
 func (s *Server) drainControl() {
 	var buf [64]byte
 	for s.lost == nil {
@@ -309,14 +309,9 @@ func (s *Server) drainControl() {
 
 func (s *Server) control(m []byte) {
 	switch {
-	case m[0] == 'f' && len(m) == 5 && len(s.unnamed) > 0:
-		c := s.unnamed[0]
-		s.unnamed = s.unnamed[1:]
-		c.pid = int(binary.LittleEndian.Uint32(m[1:]))
-		s.children[c.pid] = c
 	case m[0] == 'x' && len(m) == 33:
 		le := binary.LittleEndian
-		c := s.children[int(le.Uint32(m[1:]))]
+		c := s.children[le.Uint32(m[1:])]
 		if c == nil {
 			return
 		}
@@ -334,7 +329,7 @@ func (s *Server) control(m []byte) {
 // forget closes a child that ended or is not wanted.
 func (s *Server) forget(c *child) {
 	c.close()
-	delete(s.children, c.pid)
+	delete(s.children, c.number)
 }
 
 func (c *child) close() {
@@ -379,9 +374,6 @@ func (s *Server) Close() (err error) {
 		s.listener = -1
 	}
 	for _, c := range s.children {
-		c.close()
-	}
-	for _, c := range s.unnamed {
 		c.close()
 	}
 	if s.poller != nil {

@@ -15,7 +15,7 @@ const noSandbox = `
 import os as _os
 import resource as _resource
 RLIM_INFINITY = _resource.RLIM_INFINITY
-def enter(spec, ruleset):
+def enter(spec, ruleset=-1):
     _os.setsid()
 `
 

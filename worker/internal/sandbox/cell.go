@@ -27,6 +27,10 @@ type Cell struct {
 	// keeper has it; mounted is the place that it has mounted.
 	keeper, theirs *os.File
 	mounted        mountedPlace
+	// ruleset is the Landlock layer of the last place.
+	ruleset placeRuleset
+	// usual is where most jobs of the slot run.
+	usual *Place
 	limiter
 }
 
@@ -39,9 +43,18 @@ func (p *Policy) NewCell(name string) (*Cell, error) {
 	return c, nil
 }
 
+// Usual says where most jobs will run: processes started from then on have that
+// place's environment, so that a job there needn't set it.
+func (c *Cell) Usual(at Place) { c.usual = &at }
+
 // Command returns a command that starts a program in the cell, confined.
 func (c *Cell) Command(program string, args ...string) *exec.Cmd {
 	cmd := c.p.command(c.limiter.joinFiles(), program, args...)
+	if c.usual != nil && c.usual.Work != "" {
+		for _, v := range c.p.variables(*c.usual) {
+			cmd.Env = append(cmd.Env, v[0]+"="+v[1])
+		}
+	}
 	if c.p.keeps() {
 		c.release()
 		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -92,6 +105,7 @@ func (c *Cell) Started(pid int) error {
 		c.held.Close()
 		c.held = nil
 	}
+	c.ruleset.close()
 	if c.theirs != nil {
 		c.theirs.Close()
 		c.theirs = nil
@@ -122,6 +136,7 @@ func (c *Cell) release() {
 		c.held.Close()
 		c.held = nil
 	}
+	c.ruleset.close()
 	for _, f := range [...]**os.File{&c.keeper, &c.theirs} {
 		if *f != nil {
 			(*f).Close()
@@ -178,7 +193,7 @@ type Room struct {
 	c  *Cell
 	at Place
 	// Ruleset is a descriptor that a process of the job puts in force on
-	// itself, -1 if there is none. It is the room's.
+	// itself, -1 if there is none. It is the cell's, good until the room is closed.
 	Ruleset int
 }
 
@@ -203,14 +218,10 @@ func (r *Room) Renew() error {
 	if r.c.held == nil {
 		return nil
 	}
-	fd, err := r.c.held.Ruleset(r.at.Work, r.at.Tmp, r.at.Home)
-	if err != nil {
+	var err error
+	if r.Ruleset, err = r.c.ruleset.of(r.c.held, r.at); err != nil {
 		return fmt.Errorf("confine to a session: %w", err)
 	}
-	if r.Ruleset >= 0 {
-		unix.Close(r.Ruleset)
-	}
-	r.Ruleset = fd
 	return nil
 }
 
@@ -222,10 +233,7 @@ func (r *Room) Close() {
 	if r.c.p.shm != nil {
 		r.c.p.shm.leave(r.at.UID)
 	}
-	if r.Ruleset >= 0 {
-		unix.Close(r.Ruleset)
-		r.Ruleset = -1
-	}
+	r.Ruleset = -1
 }
 
 // Confine returns the confinement that the child's enter() takes, as marshal
@@ -243,9 +251,7 @@ func (r *Room) Confine(l Limits) []byte {
 	b = pymarshal.AppendString(b, p.Inside(at.Work))
 	b = r.limits(b, l)
 	tmp := p.Inside(at.Tmp)
-	b = pymarshal.AppendDict(b, [][2]string{
-		{"HOME", p.Inside(at.Home)}, {"TMPDIR", tmp}, {"TMP", tmp}, {"TEMP", tmp}, {"PWD", p.Inside(at.Work)},
-	})
+	b = pymarshal.AppendDict(b, p.variables(at))
 	if p.root != nil {
 		b = pymarshal.AppendTuple(b, 2)
 		b = pymarshal.AppendString(b, jobTemp)
@@ -256,6 +262,16 @@ func (r *Room) Confine(l Limits) []byte {
 	return b
 }
 
+// variables is what the environment of a place's jobs has in addition.
+func (p *Policy) variables(at Place) [][2]string {
+	tmp := p.Inside(at.Tmp)
+	return [][2]string{
+		{"HOME", p.Inside(at.Home)}, {"TMPDIR", tmp}, {"TMP", tmp}, {"TEMP", tmp}, {"PWD", p.Inside(at.Work)},
+	}
+}
+
+// limits are those that differ from job to job, or that the fork server can't
+// have itself: as root it isn't counted, but it must be able to fork.
 func (r *Room) limits(b []byte, l Limits) []byte {
 	p := r.c.p
 	if !p.has(Rlimits) {
@@ -272,12 +288,7 @@ func (r *Room) limits(b []byte, l Limits) []byte {
 	}{
 		{unix.RLIMIT_CPU, int64(l.CPUSeconds), int64(l.CPUTotal) + 1},
 		{unix.RLIMIT_AS, l.MemoryBytes, l.MemoryBytes},
-		{unix.RLIMIT_FSIZE, p.FileBytes, p.FileBytes},
 		{unix.RLIMIT_NPROC, processes, processes},
-		{unix.RLIMIT_NOFILE, int64(p.OpenFiles), int64(p.OpenFiles)},
-		{unix.RLIMIT_CORE, 0, 0},
-		{unix.RLIMIT_MEMLOCK, 64 << 10, 64 << 10},
-		{unix.RLIMIT_MSGQUEUE, 0, 0},
 	}
 	b = pymarshal.AppendTuple(b, len(limits))
 	for _, x := range limits {

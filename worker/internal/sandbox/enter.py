@@ -30,6 +30,7 @@ def _system_call():
 
 _syscall, _prctl = _system_call() if _ctypes else (None, None)
 PR_SET_DUMPABLE = 4
+_home = _os.environ.get("HOME")  # of the session that the server was started for
 
 
 def restrict_self(ruleset):
@@ -58,8 +59,8 @@ def enter(spec, ruleset=-1):
     """Confine this process to a session. Raises OSError when a step fails.
 
     spec is (uid, gid, work, limits, env, temp): uid -1 keeps the user; limits is a
-    tuple of (resource, soft, hard); env what the session adds to the environment
-    that the fork server was started with; temp, if any, a link and where it is to
+    tuple of (resource, soft, hard), beside those that the server has already; env what
+    the session adds to the environment; temp, if any, a link and where it is to
     lead. ruleset, if not -1, is the descriptor of the session's Landlock layer.
     """
     uid, gid, work, limits, env, temp = spec
@@ -87,10 +88,9 @@ def enter(spec, ruleset=-1):
                 _prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
         step = "chdir"
         _os.chdir(work)
-        step = "umask"
-        _os.umask(0o022)
-        step = "environ"
-        _os.environ.update(env)
+        if env.get("HOME") != _home:
+            step = "environ"
+            _os.environ.update(env)
         if ruleset >= 0:
             step = "landlock_restrict_self"
             restrict_self(ruleset)

@@ -43,11 +43,16 @@ type shared struct {
 	Leave *namespace.Policy `json:"leave"`
 	Files *landlock.Policy  `json:"files"`
 	Calls *seccomp.Policy   `json:"calls"`
+	// Limits are resources and their limits, soft and hard.
+	Limits map[int]uint64 `json:"limits"`
 }
 
 // oomScore makes the kernel end a submission before anything else when the
 // machine runs out of memory (proc(5), /proc/<pid>/oom_score_adj).
 const oomScore = "1000"
+
+// maxLocked is how much memory a process may lock, in bytes.
+const maxLocked = 64 << 10
 
 // launch confines this process and replaces it by argv. The order matters:
 // groups are joined while their files can be seen, mounts made before Landlock
@@ -97,6 +102,11 @@ func launch(policy string, argv []string) error {
 	if layers.Calls != nil {
 		if err := restrictCalls(*layers.Calls); err != nil {
 			return fmt.Errorf("restrict system calls: %w", err)
+		}
+	}
+	for resource, most := range layers.Limits {
+		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: most, Max: most}); err != nil {
+			return fmt.Errorf("set limit of resource %d to %d: %w", resource, most, err)
 		}
 	}
 	if err := unix.Exec(argv[0], argv, os.Environ()); err != nil {
@@ -200,6 +210,13 @@ func dropRights() error {
 // part of the sandbox, with none of the worker's environment.
 func (p *Policy) command(groups []string, program string, args ...string) *exec.Cmd {
 	layers := shared{Groups: groups, Root: p.root, Calls: p.calls}
+	if p.has(Rlimits) {
+		// What all jobs have in common costs none of them a call.
+		layers.Limits = map[int]uint64{
+			unix.RLIMIT_FSIZE: uint64(p.FileBytes), unix.RLIMIT_NOFILE: uint64(p.OpenFiles),
+			unix.RLIMIT_CORE: 0, unix.RLIMIT_MEMLOCK: maxLocked, unix.RLIMIT_MSGQUEUE: 0,
+		}
+	}
 	if p.files != nil {
 		files := *p.files
 		switch {

@@ -97,6 +97,7 @@ func cell(t *testing.T, c Config) (*Policy, *Cell) {
 	if c.Writable == nil {
 		c.Writable = []string{t.TempDir()}
 	}
+	c.Processes, c.OpenFiles, c.FileBytes = 64, 256, 64<<20
 	p, err := NewPolicy(c)
 	if err != nil {
 		t.Fatal(err)
@@ -208,7 +209,7 @@ func TestEnter(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Skip(err)
 	}
-	if got := enter(t, `(-1, -1, "/", ((resource.RLIMIT_NOFILE, 33, 33),), {"A": "b"}, None)`, "    print(os.getcwd(), resource.getrlimit(resource.RLIMIT_NOFILE), os.environ['A'])"); got != "/ (33, 33) b" {
+	if got := enter(t, `(-1, -1, "/", ((resource.RLIMIT_NOFILE, 33, 33),), {"A": "b", "HOME": "/"}, None)`, "    print(os.getcwd(), resource.getrlimit(resource.RLIMIT_NOFILE), os.environ['A'])"); got != "/ (33, 33) b" {
 		t.Errorf("inside: %s", got)
 	}
 	if got := enter(t, `(-1, -1, "/no/such", (), {}, None)`, "    pass"); !strings.Contains(got, "enter sandbox: chdir: No such file") {
