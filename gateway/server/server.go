@@ -122,7 +122,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	router := routing.New(routing.Config{
 		Dispatcher: admit.Dispatcher{Dispatcher: s.dispatcher, Gate: gate}, Sessions: ownership.New(deps.Bus.NC, deps.Bus.Sessions, replicas), Workers: s.roster,
-		JobDeadline: cfg.JobDeadline, FileDeadline: cfg.FileDeadline, Log: deps.Log,
+		JobDeadline: cfg.JobDeadline, FileDeadline: cfg.FileDeadline,
+		Metrics: routing.NewMetrics(deps.Registerer), Log: deps.Log,
 	})
 	s.jobs = jobs.New(jobs.Config{
 		NC: deps.Bus.NC, Records: records, Router: router, Dispatcher: s.dispatcher, Workers: s.roster.Heartbeats,

@@ -25,6 +25,9 @@ type Settings struct {
 	KeptBytes int64
 	// Replicas is how many copies JetStream keeps; 0 counts as 1.
 	Replicas int
+	// StoreBytes is how many bytes contents of sessions may take up, so that
+	// they leave room for jobs; 0 keeps what is set, and else sets no limit.
+	StoreBytes int64
 }
 
 // DefaultQueueLimit is the queue limit of a stream that a worker created first.
@@ -47,6 +50,11 @@ type Bus struct {
 	Kept     jetstream.Stream
 	Sessions jetstream.KeyValue
 	Workers  jetstream.KeyValue
+	// Manifests and Blobs are what durable sessions consist of; Upkeep says
+	// who looks after them.
+	Manifests jetstream.Stream
+	Blobs     jetstream.Stream
+	Upkeep    jetstream.KeyValue
 }
 
 // Ensure creates or updates the stream, the shared consumer and the buckets,
@@ -132,13 +140,17 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 	if err := b.ensureKept(ctx, s, replicas); err != nil {
 		return nil, err
 	}
-	if b.Sessions, err = ensureBucket(ctx, js, jetstream.KeyValueConfig{
+	sessions := jetstream.KeyValueConfig{
 		Bucket:      protocol.SessionsBucket,
 		Description: "session to owning worker",
 		Storage:     jetstream.FileStorage,
 		History:     1,
 		Replicas:    replicas,
-	}); err != nil {
+	}
+	if b.markersExpire() {
+		sessions.LimitMarkerTTL = MarkerTTL
+	}
+	if b.Sessions, err = ensureBucket(ctx, js, sessions); err != nil {
 		return nil, err
 	}
 	if b.Workers, err = ensureBucket(ctx, js, jetstream.KeyValueConfig{
@@ -149,6 +161,9 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 		TTL:         2 * protocol.WorkerTTL,
 		Replicas:    replicas,
 	}); err != nil {
+		return nil, err
+	}
+	if err := b.ensureDurable(ctx, replicas, s.StoreBytes); err != nil {
 		return nil, err
 	}
 	return b, nil

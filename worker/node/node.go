@@ -19,12 +19,14 @@ import (
 	"github.com/gradefleet/gradefleet/shared/bus"
 	"github.com/gradefleet/gradefleet/shared/kept"
 	"github.com/gradefleet/gradefleet/shared/protocol"
+	"github.com/gradefleet/gradefleet/worker/internal/durable"
 	"github.com/gradefleet/gradefleet/worker/internal/execute"
 	"github.com/gradefleet/gradefleet/worker/internal/intake"
 	"github.com/gradefleet/gradefleet/worker/internal/interpreter"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
 	"github.com/gradefleet/gradefleet/worker/internal/session"
 	"github.com/gradefleet/gradefleet/worker/internal/sessionapi"
+	"github.com/gradefleet/gradefleet/worker/internal/workcopy"
 )
 
 // Deps is what a worker is given: it opens no connection and no port itself.
@@ -47,6 +49,7 @@ type Node struct {
 	python  *interpreter.Interpreter
 	policy  *sandbox.Policy
 	store   *session.Store
+	copies  *workcopy.Manager
 	slots   []*slot
 	intake  *intake.Intake
 	api     *sessionapi.Service
@@ -77,6 +80,9 @@ func New(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 	if err := n.prepare(ctx, bus.MaxPayload(deps.Bus.NC)); err != nil {
 		return nil, err
 	}
+	if err := n.openCopies(); err != nil {
+		return nil, err
+	}
 	n.intake, err = intake.New(ctx, deps.Bus, intake.Config{
 		Worker: n.id, Slots: cfg.Slots, Handle: n.handle, Idle: n.idle, Keeper: kept.New(deps.Bus),
 		Metrics: intake.NewMetrics(deps.Registerer, cfg.Slots), Log: n.log,
@@ -84,7 +90,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n.log.Info("worker ready", "slots", cfg.Slots, "python", n.python.String(), "isolation", n.policy.Report(), "data", cfg.Data, "sessions", len(n.store.List()))
+	n.log.Info("worker ready", "slots", cfg.Slots, "python", n.python.String(), "isolation", n.policy.Report(), "data", cfg.Data, "sessions", len(n.store.List()), "durability", cfg.durability())
 	return n, nil
 }
 
@@ -134,6 +140,21 @@ func (n *Node) prepare(ctx context.Context, payload int64) error {
 		return err
 	}
 	return n.selfTest(ctx)
+}
+
+// openCopies prepares what sessions are stored in.
+func (n *Node) openCopies() error {
+	store, err := durable.New(durable.Config{
+		Bus: n.deps.Bus, Worker: n.id, Grace: n.cfg.BlobGrace, Durable: n.cfg.durable(), Metrics: durable.NewMetrics(n.deps.Registerer),
+	})
+	if err != nil {
+		return err
+	}
+	n.copies = workcopy.New(workcopy.Config{
+		Sessions: n.store, Store: store, Durable: n.cfg.durable(), Worker: n.id,
+		Metrics: workcopy.NewMetrics(n.deps.Registerer), Log: n.log,
+	})
+	return nil
 }
 
 // ID is the worker's name in the fleet.
@@ -253,10 +274,9 @@ func (n *Node) Run(ctx context.Context) error {
 	work, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
 	var err error
-	if n.api, err = sessionapi.Serve(n.deps.Bus.NC, n.id, n.deps.Build, n.store, n.log); err != nil {
+	if n.api, err = sessionapi.Serve(n.deps.Bus.NC, n.id, n.deps.Build, n.copies, n.log); err != nil {
 		return err
 	}
-	defer n.api.Stop()
 	beating := make(chan struct{})
 	beatCtx, stopBeat := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
@@ -264,10 +284,18 @@ func (n *Node) Run(ctx context.Context) error {
 		n.heartbeats(beatCtx)
 	}()
 	defer func() {
+		// Operations under way are answered, and no more are taken, before
+		// anybody is told that this worker's sessions may be taken over.
+		n.api.Stop()
 		stopBeat()
 		<-beating
 	}()
 	go n.watchConnection(beatCtx)
+	var sweeping sync.WaitGroup
+	sweeping.Go(func() {
+		n.copies.RunSweeps(ctx, workcopy.SweepConfig{Interval: n.cfg.CollectInterval, TTL: n.cfg.SessionTTL})
+	})
+	defer sweeping.Wait()
 	stop := context.AfterFunc(ctx, func() {
 		n.setDraining()
 		time.AfterFunc(n.cfg.DrainTimeout, kill)
@@ -319,6 +347,9 @@ func (n *Node) Ready() error {
 // close ends the fork servers and gives the data directory free.
 func (n *Node) close() {
 	n.sizing.Wait()
+	if n.copies != nil {
+		n.copies.Close()
+	}
 	for _, s := range n.slots {
 		if s == nil {
 			continue

@@ -38,7 +38,9 @@ const (
 	abandonTimeout = 2 * time.Second
 	// lostGrace is how long a result that was sent just before its worker was
 	// lost may take to arrive.
-	lostGrace = time.Second
+	// Its heartbeats have been missing for much longer then, or it has said
+	// goodbye after it.
+	lostGrace = 300 * time.Millisecond
 	// restartGrace is how long a command that a restarted worker may have just
 	// started can take before it counts as lost with the worker's old process:
 	// a little more than workers allow by default.
@@ -58,6 +60,11 @@ type Job struct {
 	Bulk bool
 	// Caller names who asked, for limits.
 	Caller string
+	// Movable says that another worker can do the job if this one is lost
+	// before it has: then Do's error is a Stranded.
+	Movable bool
+	// Lost reports whether the worker is lost by now; nil: it isn't.
+	Lost func() bool
 	// Body is the caller's JSON. It is not used after Do has returned.
 	Body []byte
 }
@@ -116,8 +123,10 @@ type pending struct {
 	id     string
 	kind   protocol.Kind
 	worker string
-	queue  string      // subject
-	answer chan answer // buffered: the sender never waits
+	queue  string // subject
+	// movable is the job's.
+	movable bool
+	answer  chan answer // buffered: the sender never waits
 	// sequence in the stream; 0 until JetStream's ack.
 	sequence atomic.Uint64
 }
@@ -165,11 +174,14 @@ func New(cfg Config) (*Dispatcher, error) {
 // must have a deadline: the job's. When ctx ends first, the job is taken back
 // from the queue and cancelled at its worker. Errors are of package fault.
 func (d *Dispatcher) Do(ctx context.Context, job Job) (protocol.Result, error) {
-	p := &pending{id: protocol.NewID(), kind: job.Kind, worker: job.Worker, queue: job.Queue(), answer: make(chan answer, 1)}
+	p := &pending{id: protocol.NewID(), kind: job.Kind, worker: job.Worker, queue: job.Queue(), movable: job.Movable, answer: make(chan answer, 1)}
 	if !d.enter(p) {
 		return protocol.Result{}, fault.Unavailable("The gateway is stopping; ask again", nil)
 	}
 	defer d.busy.Done()
+	if job.Lost != nil && job.Lost() {
+		d.WorkerLost(job.Worker, false) // it was told before this job was there
+	}
 	start := time.Now()
 	result, err := d.publish(ctx, p, &job, start)
 	d.metrics.ended(job.Kind, err, time.Since(start))
