@@ -53,8 +53,9 @@ chaos-roll: build bin/nats-server bin/chaos ## Restart every process of a fleet 
 	@bin/chaos roll
 
 .PHONY: chaos-figures
-chaos-figures: build bin/nats-server bin/chaos ## Measure how long a killed worker's jobs and sessions are away (CHAOS_KILLS).
+chaos-figures: build bin/nats-server bin/chaos ## Measure how long a killed worker's jobs and sessions are away (CHAOS_KILLS), and a batch under kills.
 	@bin/chaos figures
+	@bin/chaos batch
 
 .PHONY: bin/chaos
 bin/chaos:

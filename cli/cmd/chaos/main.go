@@ -18,6 +18,7 @@ type commands struct {
 	chaos.Config `embed:""`
 	Run          struct{} `cmd:"" default:"1" help:"Faults at random from a seed under a mixed load, and a check of every answer and every acknowledged write."`
 	Roll         struct{} `cmd:"" help:"Every process restarted in turn under load, without a failed request."`
+	Batch        struct{} `cmd:"" help:"10,000 submissions through /evaluate_batch on one connection while workers are killed 20 times: every result once."`
 	Figures      struct{} `cmd:"" help:"How long it takes until a killed worker's jobs are answered and its sessions are there again."`
 }
 
@@ -44,6 +45,8 @@ func run(ctx context.Context, args []string) error {
 	switch command.Selected().Name {
 	case "roll":
 		return chaos.Roll(ctx, c.Config, os.Stdout)
+	case "batch":
+		return chaos.Batch(ctx, c.Config, os.Stdout)
 	case "figures":
 		return chaos.Figures(ctx, c.Config, os.Stdout)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strings"
@@ -31,8 +32,8 @@ type line struct {
 // batch sends submissions through one /evaluate_batch request and calls each with
 // every line of the answer. It returns when the answer has ended: nil if its last
 // line says that all was done.
-func (g *Gateways) batch(ctx context.Context, gateway int, subs []submission, each func(line)) error {
-	ctx, cancel := context.WithTimeout(ctx, Deadline)
+func (g *Gateways) batch(ctx context.Context, gateway int, limit time.Duration, subs []submission, each func(line)) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	body, send := io.Pipe()
 	go func() {
@@ -87,7 +88,7 @@ var errBatch = errors.New("batch")
 func (c *client) batch() {
 	var subs []submission
 	for range 5 + c.rand.IntN(25) {
-		subs = append(subs, newSubmission(c.rand))
+		subs = append(subs, c.submission())
 	}
 	begun := time.Now()
 	for len(subs) > 0 {
@@ -97,7 +98,7 @@ func (c *client) batch() {
 			ops = append(ops, c.cfg.History.Begin(history.Op{Client: c.n, Kind: history.Batch, Gateway: gateway, Want: s.want}))
 		}
 		ended := make([]bool, len(subs))
-		err := c.cfg.Gateways.batch(context.Background(), gateway, subs, func(l line) {
+		err := c.cfg.Gateways.batch(context.Background(), gateway, Deadline, subs, func(l line) {
 			if l.Index == nil || *l.Index < 0 || *l.Index >= len(subs) {
 				o := c.cfg.History.Begin(history.Op{Client: c.n, Kind: history.Batch, Gateway: gateway})
 				c.cfg.History.End(o, history.Fault, func(o *history.Op) { o.Detail = "an answer to no line" })
@@ -155,7 +156,7 @@ const bulkPatience = 90 * time.Second
 // async sends a submission that is answered later, and fetches the answer through
 // any gateway. The key makes it safe to send it again.
 func (c *client) async() {
-	s := newSubmission(c.rand)
+	s := c.submission()
 	key := protocol.NewUUID()
 	body := s.body(protocol.NewUUID())
 	var job string
@@ -242,4 +243,59 @@ func (c *client) runKeyed(s string) {
 func (g *Gateways) HasBulk(ctx context.Context) bool {
 	a := g.send(ctx, 0, request{path: "/openapi.yaml"})
 	return bytes.Contains(a.body, []byte("/evaluate_batch:"))
+}
+
+// Many is what became of many submissions in one batch.
+type Many struct {
+	Right, Missing, Twice, Wrong int
+	// Examples are some of those that are not right.
+	Examples []string
+}
+
+// examples bounds those kept.
+const examples = 5
+
+// manyDeadline bounds a batch of many.
+const manyDeadline = 15 * time.Minute
+
+// GradeMany sends n submissions in one batch and calls each with how many were
+// answered so far.
+func (g *Gateways) GradeMany(ctx context.Context, seed uint64, n int, each func(answered int)) (m Many, err error) {
+	r := rand.New(rand.NewPCG(seed, uint64(n)))
+	subs := make([]submission, n)
+	for i := range subs {
+		subs[i] = newSubmission(r, r.IntN(40) == 0)
+	}
+	answers := make([]int, n)
+	verdicts := make([]string, n)
+	answered := 0
+	err = g.batch(ctx, 0, manyDeadline, subs, func(l line) {
+		if l.Index == nil || *l.Index < 0 || *l.Index >= n {
+			return
+		}
+		answers[*l.Index]++
+		verdicts[*l.Index] = fmt.Sprintf("%d %s", l.Status, l.Detail)
+		if a, err := readGraded(l.Result); l.Status == http.StatusOK && err == nil {
+			verdicts[*l.Index] = a.verdicts()
+		}
+		answered++
+		each(answered)
+	})
+	for i, s := range subs {
+		switch {
+		case answers[i] == 0:
+			m.Missing++
+		case answers[i] > 1:
+			m.Twice++
+		case verdicts[i] != s.want:
+			m.Wrong++
+		default:
+			m.Right++
+			continue
+		}
+		if len(m.Examples) < examples {
+			m.Examples = append(m.Examples, fmt.Sprintf("line %d: %d answers, %q, want %q", i, answers[i], verdicts[i], s.want))
+		}
+	}
+	return m, err
 }

@@ -31,7 +31,7 @@ const logPath = "log"
 
 // grade sends a submission without a session.
 func (c *client) grade() {
-	s := newSubmission(c.rand)
+	s := c.submission()
 	c.insist(history.Op{Kind: history.Evaluate, Want: s.want}, request{path: "/evaluate_code", body: s.body(protocol.NewUUID())},
 		func(o *history.Op, a *answer) history.Outcome {
 			g, err := readGraded(a.body)

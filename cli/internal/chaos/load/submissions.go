@@ -19,10 +19,11 @@ func (s submission) body(id string) map[string]any {
 }
 
 // newSubmission makes one whose answers depend on numbers that no other has.
-func newSubmission(r *rand.Rand) submission {
+// A slow one takes long enough to be killed in its midst.
+func newSubmission(r *rand.Rand, slow bool) submission {
 	k := r.IntN(1 << 30)
 	pause := ""
-	if r.IntN(4) == 0 { // long enough to be killed in its midst
+	if slow {
 		pause = fmt.Sprintf("    import time; time.sleep(%.2f)\n", 0.1+0.5*r.Float64())
 	}
 	s := submission{code: fmt.Sprintf("def f(x):\n%s    if x %% 5 == 4:\n        raise ValueError(x)\n    return x * x + %d\n", pause, k)}
@@ -46,6 +47,9 @@ func newSubmission(r *rand.Rand) submission {
 	s.want = strings.Join(want, " ")
 	return s
 }
+
+// submission makes one, and one of four slow.
+func (c *client) submission() submission { return newSubmission(c.rand, c.rand.IntN(4) == 0) }
 
 // graded is the part of an evaluate answer that is checked.
 type graded struct {
