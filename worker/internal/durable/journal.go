@@ -332,7 +332,10 @@ func (b *Batch) Wait() error {
 // flush writes a batch; j.mu is held, but not while it writes.
 func (j *Journal) flush(b *Batch) {
 	defer close(b.done)
-	if b.err = j.broken; b.err != nil {
+	if j.broken != nil {
+		if b.err = j.broken; errors.Is(b.err, ErrDoubt) { // this one isn't stored, for certain
+			b.err = fmt.Errorf("what comes after a change that may be lost isn't written: %v", j.broken)
+		}
 		return
 	}
 	if len(b.set) == 0 && len(b.deleted) == 0 && j.based && !b.claim {
@@ -478,7 +481,7 @@ func (s *Store) publish(ctx context.Context, msg *nats.Msg, sequence uint64) (*j
 	if bus.WrongRevision(err) {
 		return nil, fmt.Errorf("%w: %w", ErrFenced, err)
 	}
-	return ack, orFull(err)
+	return ack, orDoubt(orFull(err))
 }
 
 // Current reports whether the journal's last message is the one that this

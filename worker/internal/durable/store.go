@@ -104,7 +104,17 @@ var (
 	ErrMissing = errors.New("it is not stored")
 	// ErrFull: JetStream has no room for it.
 	ErrFull = errors.New("JetStream has no room left")
+	// ErrDoubt: it was sent to JetStream, and nobody knows whether it was stored.
+	ErrDoubt = errors.New("it may be stored or not")
 )
+
+// orDoubt adds ErrDoubt to an error that means it: there was no answer.
+func orDoubt(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrDisconnected) {
+		return fmt.Errorf("%w: %w", ErrDoubt, err)
+	}
+	return err
+}
 
 // orFull adds ErrFull to an error that means it.
 func orFull(err error) error {

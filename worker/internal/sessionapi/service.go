@@ -161,6 +161,8 @@ func describe(err error) (status int, detail string) {
 		return protocol.StatusMisdirected, err.Error()
 	case errors.Is(err, durable.ErrFull):
 		return 507, "No room left to store the change; delete files, or sessions that nobody needs"
+	case errors.Is(err, durable.ErrDoubt):
+		return 504, "NATS did not answer in time; the change may have been stored or not"
 	case errors.Is(err, workcopy.ErrNotStored):
 		return 503, "The change could not be stored; ask again"
 	case errors.Is(err, workcopy.ErrBusy):
@@ -187,7 +189,20 @@ func (s *Service) find(ctx context.Context, op protocol.SessionOp, missing strin
 	if errors.Is(err, session.ErrNoSession) {
 		return nil, &refusal{404, missing}
 	}
-	return h, err
+	return h, s.notOpened(op, err)
+}
+
+// notOpened is why a session can't be used, where nothing was done yet: whatever
+// it is, it may be another time, or on another worker, when it is asked again.
+func (s *Service) notOpened(op protocol.SessionOp, err error) error {
+	if err == nil {
+		return nil
+	}
+	if status, _ := describe(err); status != 500 && status != 504 {
+		return err
+	}
+	s.log.Error("session can't be opened", "session", op.Session, "request", op.RequestID, "error", err)
+	return &refusal{503, "The session can't be opened now; ask again"}
 }
 
 func (s *Service) read(ctx context.Context, op protocol.SessionOp, req fields) ([]byte, error) {
@@ -233,7 +248,7 @@ func (s *Service) write(ctx context.Context, op protocol.SessionOp, req fields) 
 	// If there is none, the gateway has just made this worker its owner.
 	h, err := s.copies.Acquire(ctx, op.Session, op.Epoch, true)
 	if err != nil {
-		return nil, err
+		return nil, s.notOpened(op, err)
 	}
 	defer h.Release()
 	if err := h.WriteFile(ctx, req.relPath, data); err != nil {

@@ -24,7 +24,7 @@ func (h *Hold) ReadFile(path string) ([]byte, error) {
 	// What was read may have been written a moment ago and not be stored yet.
 	if b := h.journal.Staged(); b != nil {
 		if err := h.wait(b); err != nil {
-			return nil, err
+			return nil, undoubted(err) // whatever became of the write, nothing was read
 		}
 	}
 	return data, h.usable()
@@ -35,7 +35,16 @@ func (h *Hold) usable() error {
 	h.c.mu.Lock()
 	stale := h.c.stale
 	h.c.mu.Unlock()
-	return explain(stale)
+	return undoubted(explain(stale))
+}
+
+// undoubted takes durable.ErrDoubt from an error: what is in doubt is a change of
+// before, not what was asked for.
+func undoubted(err error) error {
+	if errors.Is(err, durable.ErrDoubt) {
+		return fmt.Errorf("%w: %v", ErrNotStored, err)
+	}
+	return err
 }
 
 // explain makes an error of this package of what went wrong with a copy.
