@@ -69,8 +69,10 @@ func Ensure(ctx context.Context, nc *nats.Conn, s Settings) (b *Bus, err error) 
 }
 
 const (
-	// ensureWait is how long a cluster may take to have leaders.
-	ensureWait = 30 * time.Second
+	// ensureWait is how long a cluster may take to have leaders. Each stream and
+	// consumer elects one for itself, which takes some 5 seconds where both are
+	// new, and they are made one after the other.
+	ensureWait = 2 * time.Minute
 	// ensurePause is the time between attempts.
 	ensurePause = 250 * time.Millisecond
 )

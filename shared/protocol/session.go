@@ -31,7 +31,10 @@ type SessionOp struct {
 	// NewID and NewEpoch name the copy that a fork makes.
 	NewID    string
 	NewEpoch uint64
-	Body     []byte
+	// Sent is when the gateway sent it, in the gateway's clock: a change that
+	// arrives after one that was sent later is not made. Zero if that isn't known.
+	Sent time.Time
+	Body []byte
 }
 
 // Header returns the operation's headers.
@@ -41,6 +44,9 @@ func (o *SessionOp) Header() map[string][]string {
 		HeaderRequestID: {o.RequestID},
 		HeaderSession:   {o.Session},
 		HeaderEpoch:     {strconv.FormatUint(o.Epoch, 10)},
+	}
+	if !o.Sent.IsZero() {
+		h[HeaderEnqueued] = []string{strconv.FormatInt(o.Sent.UnixMicro(), 10)}
 	}
 	if o.NewID != "" {
 		h[HeaderNewID] = []string{o.NewID}
@@ -66,6 +72,11 @@ func ParseSessionOp(header map[string][]string, body []byte) (SessionOp, error) 
 	var err error
 	if o.Epoch, err = strconv.ParseUint(first(header, HeaderEpoch), 10, 64); err != nil {
 		return o, fmt.Errorf("%s: %w", HeaderEpoch, err)
+	}
+	if first(header, HeaderEnqueued) != "" {
+		if o.Sent, err = micros(header, HeaderEnqueued); err != nil {
+			return o, err
+		}
 	}
 	if o.NewID != "" {
 		if err := CheckSessionID(o.NewID); err != nil {

@@ -78,8 +78,29 @@ func stopping(kind protocol.Kind) error {
 // of package fault, with ErrNobody in the chain where that is the reason.
 //
 // A request or its reply may be lost with a connection on the way. A read is then
-// asked again; whether anything else was done is not known.
+// asked again; whether anything else was done is not known. A change that was
+// overtaken on its way by one that was sent later is sent again as a new one.
 func (d *Dispatcher) Ask(ctx context.Context, worker, op string, o protocol.SessionOp) (protocol.Result, error) {
+	for wait := overtakenWait; ; wait = min(2*wait, maxOvertakenWait) {
+		o.Sent = time.Now()
+		r, err := d.askOnce(ctx, worker, op, o)
+		if err != nil || r.Status != protocol.StatusOvertaken {
+			return r, err
+		}
+		// Its own clock may be behind the other gateway's.
+		if !pause(ctx, wait) {
+			return r, fault.Unavailable("Others change the session all the time; ask again", nil)
+		}
+	}
+}
+
+const (
+	// overtakenWait is the pause before a change that was overtaken is sent again;
+	// it doubles up to maxOvertakenWait.
+	overtakenWait, maxOvertakenWait = time.Millisecond, 50 * time.Millisecond
+)
+
+func (d *Dispatcher) askOnce(ctx context.Context, worker, op string, o protocol.SessionOp) (protocol.Result, error) {
 	msg := &nats.Msg{Subject: protocol.SessionSubject(worker, op), Header: nats.Header(o.Header()), Data: o.Body}
 	ask := d.cfg.NC.RequestMsgWithContext
 	if op == protocol.OpRead {

@@ -210,6 +210,33 @@ func TestLostReplies(t *testing.T) {
 	wantFault(t, err, 504, "may have been done")
 }
 
+// A change that another one overtook is sent again, as sent now.
+func TestOvertakenChange(t *testing.T) {
+	g := start(t)
+	var sent []time.Time
+	sub, err := g.NC.Subscribe(protocol.SessionSubject("w1", protocol.OpWrite), func(m *nats.Msg) {
+		op, err := protocol.ParseSessionOp(m.Header, m.Data)
+		if err != nil {
+			t.Error(err)
+		}
+		r := protocol.Result{Worker: "w1", Status: protocol.StatusOvertaken}
+		if sent = append(sent, op.Sent); len(sent) == 3 {
+			r.Status = 200
+		}
+		m.RespondMsg(&nats.Msg{Header: r.Header()})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Unsubscribe()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	r, err := g.Ask(ctx, "w1", protocol.OpWrite, protocol.SessionOp{Session: "s1", Epoch: 1})
+	if err != nil || r.Status != 200 || len(sent) != 3 || !sent[0].Before(sent[1]) || !sent[1].Before(sent[2]) {
+		t.Errorf("%+v, %v after sends at %v; want the third to be taken, each later than the one before", r, err, sent)
+	}
+}
+
 func TestQueuedIsAssumedWhenUnknown(t *testing.T) {
 	g := start(t)
 	p := new(pending)

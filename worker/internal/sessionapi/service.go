@@ -159,6 +159,8 @@ func describe(err error) (status int, detail string) {
 		return r.status, r.detail
 	case errors.Is(err, session.ErrStaleEpoch), errors.Is(err, workcopy.ErrElsewhere):
 		return protocol.StatusMisdirected, err.Error()
+	case errors.Is(err, workcopy.ErrOvertaken):
+		return protocol.StatusOvertaken, err.Error()
 	case errors.Is(err, durable.ErrFull):
 		return 507, "No room left to store the change; delete files, or sessions that nobody needs"
 	case errors.Is(err, durable.ErrDoubt):
@@ -251,6 +253,7 @@ func (s *Service) write(ctx context.Context, op protocol.SessionOp, req fields) 
 		return nil, s.notOpened(op, err)
 	}
 	defer h.Release()
+	h.Sent = op.Sent
 	if err := h.WriteFile(ctx, req.relPath, data); err != nil {
 		return nil, err
 	}
@@ -263,6 +266,7 @@ func (s *Service) delete(ctx context.Context, op protocol.SessionOp, req fields)
 		return nil, err
 	}
 	defer h.Release()
+	h.Sent = op.Sent
 	if err := h.DeleteFile(ctx, req.relPath); err != nil {
 		return nil, err
 	}
@@ -275,6 +279,7 @@ func (s *Service) rename(ctx context.Context, op protocol.SessionOp, req fields)
 		return nil, err
 	}
 	defer h.Release()
+	h.Sent = op.Sent
 	if err := h.RenameFile(ctx, req.oldPath, req.newPath); err != nil {
 		return nil, err
 	}

@@ -217,8 +217,8 @@ func (c *client) runKeyed(s string) {
 	var wg sync.WaitGroup
 	for gateway := range c.cfg.Gateways.urls {
 		wg.Go(func() {
-			for begun := time.Now(); ; time.Sleep(backOff) {
-				op, out, _ := c.try(history.Op{Kind: history.Run, Session: s, Token: token, Key: key, Gateway: gateway}, r, func(o *history.Op, a *answer) history.Outcome {
+			for begun := time.Now(); ; {
+				op, out, after := c.try(history.Op{Kind: history.Run, Session: s, Token: token, Key: key, Gateway: gateway}, r, func(o *history.Op, a *answer) history.Outcome {
 					var r struct{ Stdout string }
 					if err := json.Unmarshal(a.body, &r); err != nil || strings.TrimSpace(r.Stdout) != token {
 						return history.Fault
@@ -233,6 +233,7 @@ func (c *client) runKeyed(s string) {
 				if time.Since(begun) > patience {
 					return
 				}
+				time.Sleep(max(after, backOff))
 			}
 		})
 	}

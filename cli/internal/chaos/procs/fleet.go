@@ -191,7 +191,7 @@ func (f *Fleet) All() []*Process {
 }
 
 // wholeTimeout is how long a fleet may take to be whole again.
-const wholeTimeout = 60 * time.Second
+const wholeTimeout = 2 * time.Minute
 
 // AwaitWhole waits until every gateway sees every worker that this fleet has.
 func (f *Fleet) AwaitWhole(ctx context.Context) error {
