@@ -114,9 +114,17 @@ vuln: ## Look for known vulnerabilities in dependencies (needs the vulnerability
 bench: build bin/nats-server ## Measure the fleet, the engine and bare Python in turns (4 minutes). ORIGINAL=http://… adds the original, JSON=1 prints JSON.
 	@sh scripts/bench.sh
 
+.PHONY: overload
+overload: build bin/nats-server ## Send a fleet four times what it can answer, for a minute: nothing but right answers and 429, waits bounded, memory flat.
+	@bin/gradefleet overload $(OVERLOAD)
+
 .PHONY: bench-go
 bench-go: ## Measure parser, comparer, frames, verdicts, placement and shape check, with allocations.
 	$(GO) test -run xxx -bench "Parse|Equal|Marshal|JSON|Frame|Encode|Choose|Check" -benchmem -benchtime 0.3s ./worker/internal/pyvalue ./worker/internal/pyrunner ./worker/internal/verdict ./gateway/internal/placement ./gateway/internal/shape
+
+.PHONY: simulate
+simulate: build bin/nats-server ## Measure what a fleet costs with 1, 10, 100 and 1,000 simulated workers (7 minutes; JOBS=20000 for less).
+	@bin/gradefleet growth --jobs $(or $(JOBS),100000)
 
 .PHONY: bench-isolation
 bench-isolation: ## Measure what the sandbox costs a job beside rlimits alone, all layers and each by itself.

@@ -268,6 +268,7 @@ func TestBatchAtStop(t *testing.T) {
 		io.WriteString(b.in, lineOf(fmt.Sprint("s", i), ""))
 	}
 	within(t, "job", w.jobs)
+	c.queued(protocol.BulkQueue, 3) // all lines are read
 	g.stop()
 	eventually(t, "it stops", func() bool { return g.Ready() != nil })
 	close(release)

@@ -33,6 +33,11 @@ type Settings struct {
 // DefaultQueueLimit is the queue limit of a stream that a worker created first.
 const DefaultQueueLimit = 10_000
 
+// maxConsumers is how many workers' own queues the stream may have, those of
+// workers that are gone for less than a day included. A stream that names no
+// number gets the NATS server's default, which is 1,000.
+const maxConsumers = 100_000
+
 // What a stream of results has that a worker created first.
 const (
 	DefaultRetention = time.Hour
@@ -124,6 +129,7 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 		Replicas:             replicas,
 		AllowDirect:          true,
 		Duplicates:           2 * time.Minute,
+		MaxConsumers:         maxConsumers,
 	}
 	if s.QueueLimit > 0 {
 		b.Jobs, err = js.CreateOrUpdateStream(ctx, stream)

@@ -19,6 +19,7 @@ func TestInteractiveGoesFirst(t *testing.T) {
 	cfg := testConfig(t, publicDir(t))
 	cfg.Slots = 1
 	n, _ := r.start(t, cfg)
+	r.own(t, "s1", n.ID(), false)
 	if _, err := n.store.Create("s1", 1); err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +106,7 @@ const double = `{"id":"s","code":"def f(x): return 2*x","entry_point":"f","io_ca
 func TestKeptJobs(t *testing.T) {
 	r := newRig(t)
 	n, _ := r.start(t, testConfig(t, publicDir(t)))
+	r.own(t, "s1", n.ID(), false)
 	if _, err := n.store.Create("s1", 1); err != nil {
 		t.Fatal(err)
 	}
@@ -149,6 +151,7 @@ func TestKeptCommandOfADeadProcess(t *testing.T) {
 	r := newRig(t)
 	dir := publicDir(t)
 	n, stop := r.start(t, testConfig(t, dir))
+	r.own(t, "s1", n.ID(), false)
 	if _, err := n.store.Create("s1", 1); err != nil {
 		t.Fatal(err)
 	}

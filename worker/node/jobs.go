@@ -36,7 +36,7 @@ func (n *Node) handle(ctx context.Context, number int, job protocol.Job) (protoc
 		a, err = s.Run(ctx, job.Body, place)
 	} else {
 		var lend execute.Lender
-		if hold == nil {
+		if hold == nil && n.intake != nil {
 			lend = n.lend // a session's files are for one process after the other
 		}
 		a, err = s.Evaluate(ctx, job.Body, place, lend)
@@ -76,6 +76,9 @@ func (n *Node) refresh(s *session.Session) {
 
 // sessionOf returns the session of a job, or the answer that refuses it.
 func (n *Node) sessionOf(ctx context.Context, job protocol.Job) (*workcopy.Hold, *protocol.Result, error) {
+	if n.copies == nil {
+		return n.ownSession(job)
+	}
 	// An evaluate finds none if the gateway placed the session here a moment ago
 	// and nothing was written yet: an empty session is what there is.
 	hold, err := n.copies.Acquire(ctx, job.Session, job.Epoch, job.Kind == protocol.Evaluate)
@@ -96,6 +99,21 @@ func (n *Node) sessionOf(ctx context.Context, job protocol.Job) (*workcopy.Hold,
 		r = refuse(503, "The session can't be opened on worker %s; its log has the details", n.id)
 	}
 	return nil, &r, nil
+}
+
+// ownSession is sessionOf for a worker without a queue, whose sessions are
+// nobody else's.
+func (n *Node) ownSession(job protocol.Job) (*workcopy.Hold, *protocol.Result, error) {
+	sess, ok := n.store.Get(job.Session)
+	if !ok {
+		r := refuse(400, "Session does not exist")
+		return nil, &r, nil
+	}
+	release, err := sess.Use()
+	if err != nil {
+		return nil, nil, err
+	}
+	return workcopy.Local(sess, release), nil, nil
 }
 
 // save stores what a job changed in its session; the answer is what to say

@@ -27,15 +27,20 @@ type Config struct {
 	// Number tells the fleets of one measurement apart: as root, each gives its
 	// sessions users of its own.
 	Number int
+	// Env is more environment of its programs.
+	Env []string
 }
 
 // Fleet is a running fleet.
 type Fleet struct {
 	// URL of its API.
 	URL string
-	// NATS is the address and the login of its NATS server, for other clients;
-	// empty if nothing else reaches it.
-	NATS string
+	// NATS lists the URLs of its NATS servers, separated by commas, and
+	// NATSMonitors those of their own monitoring; empty if it is embedded.
+	NATS         string
+	NATSMonitors []string
+
+	replicas int
 
 	dir       string
 	processes []*Process
@@ -73,7 +78,7 @@ func AllInOne(ctx context.Context, cfg Config) (*Fleet, error) {
 // Separate starts a NATS server, a gateway and a worker.
 func Separate(ctx context.Context, cfg Config) (*Fleet, error) {
 	return start(func(f *Fleet) error {
-		if err := f.startControl(ctx, cfg.Binaries, 0); err != nil {
+		if err := f.startControl(ctx, ControlConfig{Binaries: cfg.Binaries, Env: cfg.Env}); err != nil {
 			return err
 		}
 		p, err := f.run(cfg.Binaries, "worker", append(f.natsEnv(), cfg.worker(f.dir)...))
@@ -84,11 +89,23 @@ func Separate(ctx context.Context, cfg Config) (*Fleet, error) {
 	})
 }
 
-// Control starts a NATS server and a gateway, and no worker. A queue takes so
-// many jobs; 0: the default.
-func Control(ctx context.Context, binaries string, queueLimit int) (*Fleet, error) {
+// ControlConfig is of a fleet without workers.
+type ControlConfig struct {
+	// Binaries is the directory of gateway and nats-server.
+	Binaries string
+	// QueueLimit is how many jobs a queue takes; 0: the default.
+	QueueLimit int
+	// Env is more environment of the gateway.
+	Env []string
+	// Servers is how many NATS servers there are: 1, or a cluster of 3 that
+	// keeps three copies of everything. 0: 1.
+	Servers int
+}
+
+// Control starts NATS and a gateway, and no worker.
+func Control(ctx context.Context, cfg ControlConfig) (*Fleet, error) {
 	return start(func(f *Fleet) error {
-		if err := f.startControl(ctx, binaries, queueLimit); err != nil {
+		if err := f.startControl(ctx, cfg); err != nil {
 			return err
 		}
 		gateway := f.processes[len(f.processes)-1]
@@ -96,10 +113,16 @@ func Control(ctx context.Context, binaries string, queueLimit int) (*Fleet, erro
 	})
 }
 
+// Join starts another program of ours, which finds NATS as workers do.
+func (f *Fleet) Join(binaries, name string, args ...string) (*Process, error) {
+	return f.run(binaries, name, f.natsEnv(), args...)
+}
+
 // worker is the environment of a program that has a worker in it.
 func (c Config) worker(dir string) []string {
 	base, count := Users(c.Number)
 	env := []string{"DATA=" + filepath.Join(dir, "state"), "GRADEFLEET_SLOTS=" + strconv.Itoa(c.Slots)}
+	env = append(env, c.Env...)
 	if os.Getuid() == 0 {
 		env = append(env, fmt.Sprint("GRADEFLEET_UID_BASE=", base), fmt.Sprint("GRADEFLEET_UID_COUNT=", count))
 	}
@@ -123,42 +146,20 @@ func start(do func(*Fleet) error) (*Fleet, error) {
 	return f, nil
 }
 
-// startControl starts NATS and a gateway. A queue limit of 0 is the default.
-func (f *Fleet) startControl(ctx context.Context, binaries string, queueLimit int) error {
-	addr, err := freeAddress()
-	if err != nil {
-		return err
-	}
-	// The settings are those of deploy/nats/single.conf and of the embedded server.
-	conf := filepath.Join(f.dir, "nats.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil,
-		"listen: %q\nmax_payload: 16MB\nmax_pending: 128MB\njetstream { store_dir: %q, sync_interval: \"1s\" }\nauthorization { user: fleet, password: local }\n",
-		addr, filepath.Join(f.dir, "nats")), 0o600); err != nil {
-		return err
-	}
-	nats, err := f.run(binaries, "nats-server", nil, "-c", conf)
-	if err != nil {
-		return err
-	}
-	f.NATS = "nats://" + addr
-	if err := f.await(ctx, nats, "NATS listens", func() bool {
-		c, err := net.Dial("tcp", addr)
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	}); err != nil {
+// startControl starts NATS and a gateway.
+func (f *Fleet) startControl(ctx context.Context, cfg ControlConfig) error {
+	if err := f.startNATS(ctx, cfg.Binaries, max(cfg.Servers, 1)); err != nil {
 		return err
 	}
 	api, err := freeAddress()
 	if err != nil {
 		return err
 	}
-	env := append(f.natsEnv(), "LISTEN="+api)
-	if queueLimit > 0 {
-		env = append(env, fmt.Sprint("GRADEFLEET_QUEUE_LIMIT=", queueLimit))
+	env := append(append(f.natsEnv(), "LISTEN="+api), cfg.Env...)
+	if cfg.QueueLimit > 0 {
+		env = append(env, fmt.Sprint("GRADEFLEET_QUEUE_LIMIT=", cfg.QueueLimit))
 	}
-	if _, err := f.run(binaries, "gateway", env); err != nil {
+	if _, err := f.run(cfg.Binaries, "gateway", env); err != nil {
 		return err
 	}
 	f.URL = "http://" + api
@@ -170,7 +171,7 @@ func (f *Fleet) startControl(ctx context.Context, binaries string, queueLimit in
 const User, Password = "fleet", "local"
 
 func (f *Fleet) natsEnv() []string {
-	return []string{"NATS_URL=" + f.NATS, "NATS_USER=" + User, "NATS_PASSWORD=" + Password}
+	return []string{"NATS_URL=" + f.NATS, "NATS_USER=" + User, "NATS_PASSWORD=" + Password, fmt.Sprint("NATS_REPLICAS=", f.replicas)}
 }
 
 func (f *Fleet) awaitWorkers(ctx context.Context, p *Process) error {
@@ -229,14 +230,15 @@ func (f *Fleet) Pids() []int {
 // Processes are all of them, in the order of their start.
 func (f *Fleet) Processes() []*Process { return f.processes }
 
-// Process returns its process of this name, nil if there is none.
-func (f *Fleet) Process(name string) *Process {
+// PidsOf are those of its processes of a name.
+func (f *Fleet) PidsOf(name string) []int {
+	var pids []int
 	for _, p := range f.processes {
 		if p.Name == name {
-			return p
+			pids = append(pids, p.Pid())
 		}
 	}
-	return nil
+	return pids
 }
 
 // Slots returns the processes beneath the one that has the worker in it: the

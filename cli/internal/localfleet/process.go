@@ -52,6 +52,9 @@ func (f *Fleet) run(binaries, name string, env []string, args ...string) (*Proce
 // Pid is its process id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
+// Ended is closed when it has ended.
+func (p *Process) Ended() <-chan struct{} { return p.ended }
+
 // Log is the end of what it logged.
 func (p *Process) Log() string {
 	text, _ := os.ReadFile(p.log)

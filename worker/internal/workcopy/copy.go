@@ -73,10 +73,16 @@ type Hold struct {
 	release func()
 }
 
+// Local returns a hold on a session that no manager knows and nothing stores.
+func Local(s *session.Session, release func()) *Hold { return &Hold{Session: s, release: release} }
+
 // Release gives the session back.
 func (h *Hold) Release() {
 	h.release()
 	c := h.c
+	if c == nil {
+		return
+	}
 	c.mu.Lock()
 	c.holds--
 	fenced := c.holds == 0 && errors.Is(c.stale, durable.ErrFenced)
