@@ -103,7 +103,8 @@ func untilReady(ctx context.Context, wait, pause time.Duration, do func() error)
 func notReady(err error) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && api.Code == 503 ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders)
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) ||
+		errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrDisconnected) // its server was lost just now
 }
 
 func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
