@@ -31,6 +31,13 @@ type SessionOp struct {
 	// NewID and NewEpoch name the copy that a fork makes.
 	NewID    string
 	NewEpoch uint64
+	// ID names what is asked for: who gets one again does it once and answers the
+	// same. Empty: it may not be asked again.
+	ID string
+	// Instance is the life of the worker that is asked (see Heartbeat.Instance):
+	// in another one it doesn't answer, since it doesn't know what it did before.
+	// Empty: any.
+	Instance string
 	// Sent is when the gateway sent it, in the gateway's clock: a change that
 	// arrives after one that was sent later is not made. Zero if that isn't known.
 	Sent time.Time
@@ -44,6 +51,12 @@ func (o *SessionOp) Header() map[string][]string {
 		HeaderRequestID: {o.RequestID},
 		HeaderSession:   {o.Session},
 		HeaderEpoch:     {strconv.FormatUint(o.Epoch, 10)},
+	}
+	if o.ID != "" {
+		h[HeaderJob] = []string{o.ID}
+	}
+	if o.Instance != "" {
+		h[HeaderInstance] = []string{o.Instance}
 	}
 	if !o.Sent.IsZero() {
 		h[HeaderEnqueued] = []string{strconv.FormatInt(o.Sent.UnixMicro(), 10)}
@@ -61,6 +74,8 @@ func ParseSessionOp(header map[string][]string, body []byte) (SessionOp, error) 
 		RequestID: first(header, HeaderRequestID),
 		Session:   first(header, HeaderSession),
 		NewID:     first(header, HeaderNewID),
+		ID:        first(header, HeaderJob),
+		Instance:  first(header, HeaderInstance),
 		Body:      body,
 	}
 	if v := first(header, HeaderVersion); v != strconv.Itoa(Version) {

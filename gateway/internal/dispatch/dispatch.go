@@ -90,7 +90,9 @@ type Config struct {
 	// a full one stays so.
 	QueueLimit int64
 	// Finish gives a kept job the answer that it was given up.
-	Finish     func(ctx context.Context, job string, result protocol.Result) error
+	Finish func(ctx context.Context, job string, result protocol.Result) error
+	// Begun reports whether a worker has begun a kept job, or it has ended.
+	Begun      func(ctx context.Context, job string) (bool, error)
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 
@@ -106,7 +108,7 @@ type Dispatcher struct {
 	// rates of results, by queue: the shared one, the workers' own.
 	shared, owned, bulk rate.Meter
 	// Tests shorten these.
-	lostGrace, restartGrace, readPatience time.Duration
+	lostGrace, restartGrace, askPatience, nobodyWait time.Duration
 
 	results, advisories *nats.Subscription
 	closing             chan struct{} // closed by Close
@@ -148,7 +150,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	}
 	d := &Dispatcher{
 		cfg: cfg, js: js, pending: map[string]*pending{}, closing: make(chan struct{}),
-		lostGrace: lostGrace, restartGrace: restartGrace, readPatience: readPatience,
+		lostGrace: lostGrace, restartGrace: restartGrace, askPatience: askPatience, nobodyWait: nobodyWait,
 	}
 	if d.metrics, err = register(cfg.Registerer, cfg.Jobs); err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -392,4 +393,46 @@ func testExhausted(t *testing.T, job Job, status int, text string) {
 		t.Fatalf("outcome %+v %s, want a %d with %q", o, o.Body, status, text)
 	}
 	g.stored(t, 0, queue)
+}
+
+// A kept job that was delivered too often and never begun is queued anew; one
+// that was begun is answered.
+func TestExhaustedKeptJob(t *testing.T) {
+	var begun atomic.Bool
+	finished := make(chan protocol.Result, 1)
+	g := startWith(t, func(c *Config) {
+		c.Begun = func(context.Context, string) (bool, error) { return begun.Load(), nil }
+		c.Finish = func(_ context.Context, _ string, r protocol.Result) error {
+			finished <- r
+			return nil
+		}
+	})
+	err := g.Store(t.Context(), Job{Kind: protocol.Evaluate, Session: "s1", Body: []byte("{}")}, protocol.Kept{Job: "j1", Deadline: time.Now().Add(time.Minute)}, "m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := g.EvaluateConsumer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	deliveries := 0
+	for deadline := time.Now().Add(20 * time.Second); len(finished) == 0; {
+		if time.Now().After(deadline) {
+			t.Fatalf("not given up after %d deliveries", deliveries)
+		}
+		batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(50*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for msg := range batch.Messages() {
+			if deliveries++; deliveries > protocol.MaxDeliver {
+				begun.Store(true)
+			}
+			msg.Nak()
+		}
+	}
+	if r := <-finished; deliveries != 2*protocol.MaxDeliver || r.Status != 500 {
+		t.Errorf("%d after %d deliveries, want 500 after %d", r.Status, deliveries, 2*protocol.MaxDeliver)
+	}
+	g.stored(t, 0, protocol.EvaluateQueue)
 }

@@ -78,11 +78,15 @@ func stopping(kind protocol.Kind) error {
 // of package fault, with ErrNobody in the chain where that is the reason.
 //
 // A request or its reply may be lost with a connection on the way. A read is then
-// asked again; whether anything else was done is not known. A change that was
+// asked again, and so is anything else of a worker whose instance is known;
+// without one, whether it was done is not known. A change that was
 // overtaken on its way by one that was sent later is sent again as a new one.
 func (d *Dispatcher) Ask(ctx context.Context, worker, op string, o protocol.SessionOp) (protocol.Result, error) {
 	for wait := overtakenWait; ; wait = min(2*wait, maxOvertakenWait) {
 		o.Sent = time.Now()
+		if o.Instance != "" && op != protocol.OpRead {
+			o.ID = protocol.NewID()
+		}
 		r, err := d.askOnce(ctx, worker, op, o)
 		if err != nil || r.Status != protocol.StatusOvertaken {
 			return r, err
@@ -102,11 +106,7 @@ const (
 
 func (d *Dispatcher) askOnce(ctx context.Context, worker, op string, o protocol.SessionOp) (protocol.Result, error) {
 	msg := &nats.Msg{Subject: protocol.SessionSubject(worker, op), Header: nats.Header(o.Header()), Data: o.Body}
-	ask := d.cfg.NC.RequestMsgWithContext
-	if op == protocol.OpRead {
-		ask = d.askAgain
-	}
-	reply, err := ask(ctx, msg)
+	reply, err := d.request(ctx, msg, op == protocol.OpRead || o.ID != "")
 	switch {
 	case err == nil:
 		return parse(reply)
@@ -122,18 +122,42 @@ func (d *Dispatcher) askOnce(ctx context.Context, worker, op string, o protocol.
 	return protocol.Result{}, fault.Unavailable("The session's worker can't be asked now; ask again", err)
 }
 
-// readPatience is how long the reply to a read may take before it is asked again;
-// it doubles each time.
-const readPatience = 2 * time.Second
+const (
+	// askPatience is how long a reply may take before it is asked for again; it
+	// doubles each time.
+	askPatience = 2 * time.Second
+	// nobodyWait is how long nobody may answer for a worker: it may be connecting
+	// to another server, and nothing has happened yet. nobodyPause is the time
+	// between attempts.
+	nobodyWait, nobodyPause = 500 * time.Millisecond, 50 * time.Millisecond
+)
 
-// askAgain asks until there is a reply or ctx ends.
-func (d *Dispatcher) askAgain(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
-	for patience := d.readPatience; ; patience *= 2 {
-		try, cancel := context.WithTimeout(ctx, patience)
+// request asks until there is a reply or ctx ends, more than once only if that
+// does no harm. Other errors say that nobody was asked.
+func (d *Dispatcher) request(ctx context.Context, msg *nats.Msg, repeatable bool) (*nats.Msg, error) {
+	sent := false
+	begun := time.Now()
+	for patience := d.askPatience; ; {
+		try, cancel := ctx, context.CancelFunc(func() {})
+		if repeatable {
+			try, cancel = context.WithTimeout(ctx, patience)
+		}
 		reply, err := d.cfg.NC.RequestMsgWithContext(try, msg)
 		cancel()
-		if err == nil || !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+		switch {
+		case err == nil, ctx.Err() != nil:
 			return reply, err
+		case repeatable && errors.Is(err, context.DeadlineExceeded):
+			sent = true
+			patience *= 2
+			continue
+		case sent: // whatever it is now, it was asked before
+		case errors.Is(err, nats.ErrNoResponders) && time.Since(begun) < d.nobodyWait:
+		default:
+			return nil, err
+		}
+		if !pause(ctx, nobodyPause) {
+			return nil, ctx.Err()
 		}
 	}
 }

@@ -182,32 +182,38 @@ func TestAsk(t *testing.T) {
 	wantFault(t, err, 499, "")
 }
 
-// A read whose request or reply was lost is asked again, nothing else is.
+// What was lost on its way is asked again where that does no harm: a read, and
+// what has an id, which a worker that knows its instance does once.
 func TestLostReplies(t *testing.T) {
-	g := start(t)
-	g.readPatience = 20 * time.Millisecond
-	asked := map[string]int{}
-	sub, err := g.NC.Subscribe(protocol.SessionSubject("w1", "*"), func(m *nats.Msg) {
-		op := protocol.LastToken(m.Subject)
-		if asked[op]++; asked[op] == 1 {
-			return
+	for _, c := range []struct {
+		op, instance string
+		status       int // of the fault; 0 for none
+	}{{protocol.OpRead, "", 0}, {protocol.OpRead, "7", 0}, {protocol.OpWrite, "7", 0}, {protocol.OpWrite, "", 504}} {
+		g := start(t)
+		g.askPatience = 20 * time.Millisecond
+		ids := make(chan string, 100)
+		sub, err := g.NC.Subscribe(protocol.SessionSubject("w1", c.op), func(m *nats.Msg) {
+			if ids <- m.Header.Get(protocol.HeaderJob) + m.Header.Get(protocol.HeaderInstance); len(ids) > 1 {
+				m.RespondMsg(&nats.Msg{Header: (&protocol.Result{Worker: "w1", Status: 200}).Header()})
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		r := protocol.Result{Worker: "w1", Status: 200}
-		m.RespondMsg(&nats.Msg{Header: r.Header()})
-	})
-	if err != nil {
-		t.Fatal(err)
+		defer sub.Unsubscribe()
+		limit := 10 * time.Second
+		if c.status != 0 {
+			limit = 100 * time.Millisecond
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		r, err := g.Ask(ctx, "w1", c.op, protocol.SessionOp{Session: "s1", Epoch: 1, Instance: c.instance})
+		if c.status != 0 {
+			wantFault(t, err, c.status, "may have been done")
+		} else if first, second := <-ids, <-ids; err != nil || r.Status != 200 || first != second {
+			t.Errorf("%+v: %+v, %v, asked as %q and %q", c, r, err, first, second)
+		}
 	}
-	defer sub.Unsubscribe()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if r, err := g.Ask(ctx, "w1", protocol.OpRead, protocol.SessionOp{Session: "s1", Epoch: 1}); err != nil || r.Status != 200 {
-		t.Errorf("read: %+v, %v", r, err)
-	}
-	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	_, err = g.Ask(short, "w1", protocol.OpWrite, protocol.SessionOp{Session: "s1", Epoch: 1})
-	wantFault(t, err, 504, "may have been done")
 }
 
 // A change that another one overtook is sent again, as sent now.

@@ -173,6 +173,7 @@ func (r *Router) askOwner(ctx context.Context, owner ownership.Owner, op string,
 		return protocol.Result{}, fault.Unavailable(fmt.Sprintf("Worker %s, which owned the session, is lost", owner.Worker), dispatch.ErrNobody)
 	}
 	defer context.AfterFunc(life, cancel)()
+	o.Instance = r.Workers.Instance(owner.Worker)
 	res, err := r.Dispatcher.Ask(asking, owner.Worker, op, o)
 	if err != nil && life.Err() != nil && ctx.Err() == nil && !errors.Is(err, dispatch.ErrNobody) {
 		err = &fault.Error{

@@ -110,6 +110,8 @@ func (f *fleet) Snapshot() []placement.Worker {
 func (f *fleet) Live(worker string) bool    { return f.live[worker] }
 func (f *fleet) Durable(worker string) bool { return f.live[worker] && f.durable[worker] }
 
+func (f *fleet) Instance(string) string { return "" }
+
 func (f *fleet) Lifetime(string) context.Context { return context.Background() }
 
 func (f *fleet) AwaitLost(_ context.Context, worker string) error {

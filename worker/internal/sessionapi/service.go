@@ -27,11 +27,14 @@ import (
 // Service answers session operations until it is stopped.
 type Service struct {
 	worker string
-	nc     *nats.Conn
-	copies *workcopy.Manager
-	log    *slog.Logger
-	svc    micro.Service
-	places chan struct{}
+	// instance is this life of the worker, as gateways know it.
+	instance string
+	once     once
+	nc       *nats.Conn
+	copies   *workcopy.Manager
+	log      *slog.Logger
+	svc      micro.Service
+	places   chan struct{}
 	// underway counts the operations that have come in and aren't answered.
 	underway atomic.Int64
 }
@@ -51,8 +54,8 @@ const (
 )
 
 // Serve announces the service and begins to answer.
-func Serve(nc *nats.Conn, worker, build string, copies *workcopy.Manager, log *slog.Logger) (*Service, error) {
-	s := &Service{worker: worker, nc: nc, copies: copies, log: log, places: make(chan struct{}, maxConcurrent)}
+func Serve(nc *nats.Conn, worker, instance, build string, copies *workcopy.Manager, log *slog.Logger) (*Service, error) {
+	s := &Service{worker: worker, instance: instance, nc: nc, copies: copies, log: log, places: make(chan struct{}, maxConcurrent)}
 	svc, err := micro.AddService(nc, micro.Config{
 		Name: "gradefleet-session", Version: "1.0.0",
 		Description: "files of the sessions that worker " + worker + " owns",
@@ -98,12 +101,15 @@ type operation func(ctx context.Context, op protocol.SessionOp, req fields) ([]b
 // file or a fork must not hold up the others.
 func (s *Service) handler(name string, do operation) micro.Handler {
 	return micro.HandlerFunc(func(r micro.Request) {
+		if i := r.Headers().Get(protocol.HeaderInstance); i != "" && i != s.instance {
+			return // what it was asked before it started anew, it doesn't know
+		}
 		s.underway.Add(1)
 		s.places <- struct{}{}
 		go func() {
 			defer s.underway.Add(-1)
 			defer func() { <-s.places }()
-			result := s.answer(name, do, r)
+			result := s.once.do(r.Headers().Get(protocol.HeaderJob), time.Now(), func() protocol.Result { return s.answer(name, do, r) })
 			result.Worker = s.worker
 			if most := int(s.nc.MaxPayload()) - protocol.MessageOverheadBytes; len(result.Body) > most {
 				result.Status, result.Body = 413, protocol.ErrorBody(fmt.Sprintf(

@@ -118,7 +118,9 @@ func (c *client) evaluateIn(s string) {
 			}
 			o.Got = g.verdicts()
 			switch {
-			case o.Got == "error" && strings.Contains(string(a.body), "No module named 'mod'"):
+			case o.Got == "error" && (strings.Contains(string(a.body), "No module named 'mod'") ||
+				// It was found, and removed before it was read.
+				strings.Contains(string(a.body), "No such file or directory") && strings.Contains(string(a.body), "/mod.py'")):
 				o.Want = "error"
 				return history.Missing
 			case len(g.Cases) == 1 && json.Unmarshal(g.Cases[0].Got, &o.Value) == nil && o.Value != "":

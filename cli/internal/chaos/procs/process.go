@@ -3,6 +3,7 @@ package procs
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,10 +34,12 @@ type Process struct {
 	Monitor string
 
 	health string // URL
-	path   string
-	args   []string
-	env    []string
-	log    *os.File
+	// ports are those it listens on, of its own.
+	ports []string
+	path  string
+	args  []string
+	env   []string
+	log   *os.File
 	// links are its proxies to NATS.
 	links []*Link
 
@@ -49,8 +52,32 @@ type Process struct {
 	died   []string // unexpected ends
 }
 
+// portWait is how long a process' ports may be somebody else's, who took them
+// while it was down.
+const portWait = 20 * time.Second
+
+// awaitPorts waits until the process' ports are free.
+func (p *Process) awaitPorts() error {
+	for begun := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		var err error
+		for _, addr := range p.ports {
+			l, lerr := net.Listen("tcp", addr)
+			if lerr == nil {
+				l.Close()
+			}
+			err = errors.Join(err, lerr)
+		}
+		if err == nil || time.Since(begun) > portWait {
+			return err
+		}
+	}
+}
+
 // Start starts the process, which must not run.
 func (p *Process) Start() error {
+	if err := p.awaitPorts(); err != nil {
+		return fmt.Errorf("start %s: %w", p.Name, err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	cmd := exec.Command(p.path, p.args...)
