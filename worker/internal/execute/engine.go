@@ -44,6 +44,7 @@ func (e *engine) start() error {
 		Confined:      e.cell.Confined(),
 		End:           e.cell.End,
 		Blocked:       sandbox.Blocked,
+		Delay:         sandbox.Delay,
 		Path:          e.cfg.Python.SysPath,
 		Preload:       e.preload,
 		SandboxSource: sandbox.EnterSource,
