@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gradefleet/gradefleet/shared/bus"
 	"github.com/gradefleet/gradefleet/shared/protocol"
@@ -472,16 +470,6 @@ func (j *Journal) spill(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// publish writes a message of a journal whose last one is sequence.
-func (s *Store) publish(ctx context.Context, msg *nats.Msg, sequence uint64) (*jetstream.PubAck, error) {
-	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(sequence, 10))
-	ack, err := s.Bus.JS.PublishMsg(ctx, msg)
-	if bus.WrongRevision(err) {
-		return nil, fmt.Errorf("%w: %w", ErrFenced, err)
-	}
-	return ack, orDoubt(orFull(err))
 }
 
 // Current reports whether the journal's last message is the one that this

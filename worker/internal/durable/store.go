@@ -35,6 +35,8 @@ type Config struct {
 type Store struct {
 	Config
 	recent recent
+	// patience is publishPatience; tests shorten it.
+	patience time.Duration
 }
 
 // opTimeout bounds one read or write of JetStream.
@@ -49,7 +51,7 @@ func New(cfg Config) (*Store, error) {
 	if cfg.Grace <= 0 {
 		return nil, fmt.Errorf("the grace of blobs is %v, want a time above 0", cfg.Grace)
 	}
-	return &Store{Config: cfg, recent: recent{turn: cfg.Grace / 6}}, nil
+	return &Store{Config: cfg, recent: recent{turn: cfg.Grace / 6}, patience: publishPatience}, nil
 }
 
 // PutBlob stores a piece of at most protocol.BlobBytes and returns its digest;
