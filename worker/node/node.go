@@ -289,6 +289,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.api.Stop()
 		stopBeat()
 		<-beating
+		n.api.Close()
 	}()
 	go n.watchConnection(beatCtx)
 	var sweeping sync.WaitGroup

@@ -196,6 +196,11 @@ const termLimit = 25 * time.Second
 
 func (s *stage) inflictOne(ctx context.Context, f Fault) error {
 	p := map[procs.Class][]*procs.Process{procs.NATS: s.fleet.NATS, procs.Gateway: s.fleet.Gateways, procs.Worker: s.fleet.Workers}[f.Class][f.Index]
+	if !p.Busy().TryLock() {
+		fmt.Fprintf(s.out, "          %s is still at the fault before: left out\n", p.Name)
+		return nil
+	}
+	defer p.Busy().Unlock()
 	switch f.Action {
 	case Kill, Disk:
 		p.Kill()

@@ -37,6 +37,7 @@ type Service struct {
 	places   chan struct{}
 	// underway counts the operations that have come in and aren't answered.
 	underway atomic.Int64
+	leaving  atomic.Bool
 }
 
 // maxConcurrent bounds the operations under way at once; more wait in NATS.
@@ -48,9 +49,10 @@ const opTimeout = time.Minute
 const (
 	// stopWait is how long Stop waits for operations under way.
 	stopWait = 10 * time.Second
-	// stopQuiet is how long none may be under way for Stop to believe that
-	// there are no more.
-	stopQuiet = 20 * time.Millisecond
+	// stopLook is how often Stop looks whether there are any.
+	stopLook = 2 * time.Millisecond
+	// closeWait is how long gateways may take to hear that a worker is going.
+	closeWait = 300 * time.Millisecond
 )
 
 // Serve announces the service and begins to answer.
@@ -78,19 +80,24 @@ func Serve(nc *nats.Conn, worker, instance, build string, copies *workcopy.Manag
 	return s, nil
 }
 
-// Stop ends the service after the operations that have come in.
+// Stop answers the operations that have come in and refuses others, saying that
+// nothing was done. Close is to follow when everybody has been told that the
+// worker is going: a request to a subscription that is gone may be lost on its
+// way through a cluster, and then nobody knows whether it was done.
 func (s *Service) Stop() {
+	s.leaving.Store(true)
+	for deadline := time.Now().Add(stopWait); s.underway.Load() > 0 && time.Now().Before(deadline); {
+		time.Sleep(stopLook)
+	}
+}
+
+// Close ends the service, a little later: who was just told that the worker is
+// going may have sent something before.
+func (s *Service) Close() {
+	time.Sleep(closeWait)
 	s.svc.Stop()
-	// What NATS had passed on before it heard of that is here after this; it may
-	// still be on its way to its handler, which takes microseconds.
 	if err := s.nc.FlushTimeout(stopWait); err != nil {
 		s.log.Warn("session operations may go unanswered", "error", err)
-	}
-	deadline := time.Now().Add(stopWait)
-	for quiet := time.Now(); time.Since(quiet) < stopQuiet && time.Now().Before(deadline); time.Sleep(stopQuiet / 10) {
-		if s.underway.Load() > 0 {
-			quiet = time.Now()
-		}
 	}
 }
 
@@ -101,10 +108,19 @@ type operation func(ctx context.Context, op protocol.SessionOp, req fields) ([]b
 // file or a fork must not hold up the others.
 func (s *Service) handler(name string, do operation) micro.Handler {
 	return micro.HandlerFunc(func(r micro.Request) {
+		s.underway.Add(1)
+		if s.leaving.Load() {
+			defer s.underway.Add(-1)
+			// As the server says that nobody listens: nothing was done.
+			if err := r.Respond(nil, micro.WithHeaders(micro.Headers{"Status": {"503"}})); err != nil {
+				s.log.Warn("refuse session operation", "operation", name, "error", err)
+			}
+			return
+		}
 		if i := r.Headers().Get(protocol.HeaderInstance); i != "" && i != s.instance {
+			s.underway.Add(-1)
 			return // what it was asked before it started anew, it doesn't know
 		}
-		s.underway.Add(1)
 		s.places <- struct{}{}
 		go func() {
 			defer s.underway.Add(-1)

@@ -87,7 +87,6 @@ func (f *Fleet) start(ctx context.Context) error {
 		}
 		p.Data, p.Monitor = data, next()
 		p.health = "http://" + p.Monitor + "/healthz"
-		p.ports = []string{clients[i], routes[i], p.Monitor}
 		if err := os.WriteFile(conf, []byte(natsConfig(name, data, clients[i], p.Monitor, routes[i], routes)), 0o600); err != nil {
 			return err
 		}
@@ -104,7 +103,6 @@ func (f *Fleet) start(ctx context.Context) error {
 			return err
 		}
 		p.URL = "http://" + addr
-		p.ports = []string{addr, monitor}
 		f.Gateways = append(f.Gateways, p)
 	}
 	for i := range f.cfg.Workers {
@@ -117,7 +115,7 @@ func (f *Fleet) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p.Data, p.ports = data, []string{monitor}
+		p.Data = data
 		f.Workers = append(f.Workers, p)
 	}
 	for _, p := range append(append([]*Process(nil), f.Gateways...), f.Workers...) {

@@ -3,7 +3,6 @@ package procs
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +10,10 @@ import (
 	"syscall"
 	"time"
 )
+
+// Busy is held by who does something to a process that ends with it as it was.
+// One that is asked to end may take longer than planned.
+func (p *Process) Busy() *sync.Mutex { return &p.busy }
 
 // Class is what a process is.
 type Class string
@@ -34,14 +37,14 @@ type Process struct {
 	Monitor string
 
 	health string // URL
-	// ports are those it listens on, of its own.
-	ports []string
-	path  string
-	args  []string
-	env   []string
-	log   *os.File
+	path   string
+	args   []string
+	env    []string
+	log    *os.File
 	// links are its proxies to NATS.
 	links []*Link
+
+	busy sync.Mutex
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -52,31 +55,10 @@ type Process struct {
 	died   []string // unexpected ends
 }
 
-// portWait is how long a process' ports may be somebody else's, who took them
-// while it was down.
-const portWait = 20 * time.Second
-
-// awaitPorts waits until the process' ports are free.
-func (p *Process) awaitPorts() error {
-	for begun := time.Now(); ; time.Sleep(100 * time.Millisecond) {
-		var err error
-		for _, addr := range p.ports {
-			l, lerr := net.Listen("tcp", addr)
-			if lerr == nil {
-				l.Close()
-			}
-			err = errors.Join(err, lerr)
-		}
-		if err == nil || time.Since(begun) > portWait {
-			return err
-		}
-	}
-}
-
 // Start starts the process, which must not run.
 func (p *Process) Start() error {
-	if err := p.awaitPorts(); err != nil {
-		return fmt.Errorf("start %s: %w", p.Name, err)
+	if p.Running() {
+		return fmt.Errorf("start %s: it runs", p.Name)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
