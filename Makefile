@@ -122,6 +122,10 @@ overload: build bin/nats-server ## Send a fleet four times what it can answer, f
 bench-go: ## Measure parser, comparer, frames, verdicts, placement and shape check, with allocations.
 	$(GO) test -run xxx -bench "Parse|Equal|Marshal|JSON|Frame|Encode|Choose|Check" -benchmem -benchtime 0.3s ./worker/internal/pyvalue ./worker/internal/pyrunner ./worker/internal/verdict ./gateway/internal/placement ./gateway/internal/shape
 
+.PHONY: bench-durable
+bench-durable: build ## Measure what storing sessions costs: two fleets in turns, with durability durable and local.
+	@sh scripts/bench-durable.sh
+
 .PHONY: simulate
 simulate: build bin/nats-server ## Measure what a fleet costs with 1, 10, 100 and 1,000 simulated workers (7 minutes; JOBS=20000 for less).
 	@bin/gradefleet growth --jobs $(or $(JOBS),100000)

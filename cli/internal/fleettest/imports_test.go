@@ -42,6 +42,8 @@ var rules = []struct {
 	{"worker/internal/sandbox/seccomp", []string{module, "github.com/"}, "a layer of the sandbox stands on the kernel's interface"},
 	{"worker/internal/sandbox", []string{module + "worker/internal/session", module + "worker/internal/pyrunner", module + "worker/internal/verdict", module + "worker/internal/pyvalue", "github.com/nats-io"}, "the sandbox takes a directory, not a session"},
 	{"worker/internal/session", []string{module + "worker/internal/sandbox", module + "worker/internal/pyrunner", module + "worker/internal/verdict", "github.com/nats-io"}, "sessions are directories and know nothing of jobs"},
+	{"worker/internal/durable", []string{module + "worker/internal/session", module + "worker/internal/sandbox", module + "worker/internal/execute"}, "what is stored knows nothing of directories"},
+	{"worker/internal/workcopy", []string{module + "worker/internal/sandbox", module + "worker/internal/pyrunner", module + "worker/internal/execute", module + "worker/internal/intake"}, "a working copy knows nothing of jobs"},
 	{"worker/internal/verdict", []string{module + "worker/internal/pyrunner", module + "worker/internal/sandbox", module + "worker/internal/session", "os/exec", "github.com/nats-io"}, "the verdict runs nothing"},
 	{"worker/internal/execute", []string{"github.com/nats-io", "github.com/prometheus"}, "the engine can be driven without a queue"},
 }

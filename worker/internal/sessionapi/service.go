@@ -40,8 +40,9 @@ type Service struct {
 	leaving  atomic.Bool
 }
 
-// maxConcurrent bounds the operations under way at once; more wait in NATS.
-const maxConcurrent = 64
+// maxConcurrent bounds the operations under way at once; more wait in NATS. Those
+// that wait for their session to be restored count.
+const maxConcurrent = 256
 
 // opTimeout bounds one operation.
 const opTimeout = time.Minute

@@ -358,14 +358,6 @@ func TestUnstorableSession(t *testing.T) {
 	a.write("s", 1, "f", "one")
 	for name, do := range map[string]func(work string) error{
 		"deep": func(work string) error { return os.MkdirAll(filepath.Join(work, strings.Repeat("d/", 200)), 0o755) },
-		"many": func(work string) error {
-			for i := range 6000 {
-				if err := os.Mkdir(filepath.Join(work, fmt.Sprint(i)), 0o755); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
 		"long": func(work string) error {
 			if err := os.WriteFile(filepath.Join(work, "sparse"), nil, 0o644); err != nil {
 				return err
