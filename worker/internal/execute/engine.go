@@ -77,7 +77,9 @@ func (e *engine) config() pyrunner.Config {
 	if e.spawner {
 		c.Native = true
 		c.Command = func(...string) *exec.Cmd {
-			return e.cell.Command(spawner.Program, spawner.Args(e.cell.Confined())...)
+			cmd := e.cell.Command(spawner.Program, spawner.Args(e.cell.Confined())...)
+			cmd.Env = append(cmd.Env, spawner.Environment...)
+			return cmd
 		}
 	}
 	return c

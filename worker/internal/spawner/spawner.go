@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"runtime/debug"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +22,12 @@ const name = "gradefleet-spawner"
 // reach nothing but the processes of its slot.
 func Args(confined bool) []string { return []string{name, strconv.FormatBool(confined)} }
 
+// Environment is what the Go runtime of a spawner is to be told; no job gets it.
+// The collector of garbage only runs when there is much: a job makes next to none.
+// (In the environment, since package runtime/debug would have this package
+// initialized behind most others.)
+var Environment = []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=16MiB"}
+
 // A process with these arguments never reaches main: not in the worker, nor in
 // the binary of a test. What is initialized after this package isn't.
 func init() {
@@ -35,9 +41,6 @@ func init() {
 
 const (
 	control = 3 // the descriptor of the control socket
-	// memoryBytes is when the collector of garbage is let loose, which otherwise
-	// never runs: a job makes next to none.
-	memoryBytes = 16 << 20
 	// usualMessage is the size of the buffer for a job's message; a larger one is
 	// let go after its job.
 	usualMessage = 8 << 10
@@ -65,14 +68,11 @@ type server struct {
 
 func run(confined bool) error {
 	runtime.LockOSThread() // to the main thread: during initialization we are on it
-	runtime.GOMAXPROCS(1)
-	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(memoryBytes)
 	if err := plainSignals(); err != nil {
 		return err
 	}
 	unix.CloseOnExec(control)
-	s := &server{confined: confined, base: os.Environ(), message: make([]byte, usualMessage)}
+	s := &server{confined: confined, base: slices.DeleteFunc(os.Environ(), ofRuntime), message: make([]byte, usualMessage)}
 	null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open /dev/null: %w", err)
@@ -89,6 +89,9 @@ func run(confined bool) error {
 	}
 	return s.serve()
 }
+
+// ofRuntime says whether a variable is one of Environment.
+func ofRuntime(kv string) bool { return slices.Contains(Environment, kv) }
 
 // serve does what the worker asks for until its end of the control socket is
 // closed; then nothing may be left.
