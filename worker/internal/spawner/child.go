@@ -18,7 +18,8 @@ const vforkFlags = unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_PIDFD | uintptr
 type step uint8
 
 const (
-	atSetsid step = iota
+	atUnblock step = iota
+	atSetsid
 	atSetgroups
 	atSetresgid
 	atSetrlimit
@@ -30,7 +31,7 @@ const (
 )
 
 var stepNames = [...]string{
-	"setsid", "setgroups", "setresgid", "setrlimit", "setresuid", "chdir", "landlock_restrict_self", "dup", "execve",
+	"rt_sigprocmask", "setsid", "setgroups", "setresgid", "setrlimit", "setresuid", "chdir", "landlock_restrict_self", "dup", "execve",
 }
 
 // maxLimits is how many resources a job may have limits of.
@@ -54,6 +55,7 @@ type plan struct {
 	path     *byte
 	argv     []*byte
 	envv     []*byte
+	blocked  uint64 // signals: none
 
 	pidfd int32
 	// at is the child's last step, and failed what the kernel said to it, 0 if
@@ -62,8 +64,7 @@ type plan struct {
 	failed syscall.Errno
 }
 
-// spawn makes the child. The signal mask and dispositions are right already:
-// see [plainSignals].
+// spawn makes the child. What signals do is right already: see [plainSignals].
 //
 // From vfork to execve no Go runtime may be touched: no allocation, no growth of
 // the stack, no call of anything but the raw system calls, which are assembly.
@@ -88,6 +89,10 @@ func (p *plan) spawn() (pid, errno uintptr) {
 		return // at once: the frames beneath were the child's
 	}
 
+	p.at = atUnblock
+	if _, _, err1 = syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&p.blocked)), 0, 8, 0, 0); err1 != 0 {
+		goto fail
+	}
 	p.at = atSetsid
 	if _, _, err1 = syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0); err1 != 0 {
 		goto fail

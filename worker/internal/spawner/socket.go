@@ -11,9 +11,8 @@ import (
 
 // drowsy is how long the spawner waits for a job before it tells the Go runtime
 // that it waits. A runtime that knows looks after its only processor at once,
-// and has to be asked for it afterwards: that costs more than a short wait, and
-// amid a fork bomb a second. One that doesn't know wakes its monitor a hundred
-// times a second.
+// and has to be asked for it afterwards: that costs more than a short wait. One
+// that doesn't know wakes its monitor a hundred times a second.
 const drowsy = 50 * time.Millisecond
 
 // wait waits until the worker asks for something or the job's process has ended.
@@ -80,10 +79,10 @@ func send(fd int, p []byte) error {
 	}
 }
 
-// plainSignals gives all signals their default action and blocks none, as a
-// command expects them. There is then no handler of the Go runtime's that could
+// plainSignals gives all signals their default action, as a command expects
+// them. There is then no handler of the Go runtime's that could
 // run in a child that shares our memory, so nothing has to be done about signals
-// around its start. What the runtime wants of signals is to interrupt goroutines
+// around its start but to unblock them. What the runtime wants of signals is to interrupt goroutines
 // (SIGURG, whose default is to do nothing) and to describe a crash.
 func plainSignals() error {
 	var action [4]uint64 // struct sigaction of the kernel: SIG_DFL, no flags
@@ -94,10 +93,6 @@ func plainSignals() error {
 		if _, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, signal, uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0); errno != 0 {
 			return fmt.Errorf("reset signal %d: %w", signal, errno)
 		}
-	}
-	var none uint64
-	if _, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&none)), 0, 8, 0, 0); errno != 0 {
-		return fmt.Errorf("unblock signals: %w", errno)
 	}
 	return nil
 }

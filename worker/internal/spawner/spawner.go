@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 
@@ -48,8 +47,7 @@ const (
 	maxMessage = 64 << 20
 )
 
-// server is the state of a spawner. It runs one job at a time, on the process'
-// main thread, whose children they all are.
+// server is the state of a spawner. It runs one job at a time.
 type server struct {
 	confined   bool
 	childrenFD int
@@ -67,7 +65,6 @@ type server struct {
 }
 
 func run(confined bool) error {
-	runtime.LockOSThread() // to the main thread: during initialization we are on it
 	if err := plainSignals(); err != nil {
 		return err
 	}
@@ -87,7 +84,13 @@ func run(confined bool) error {
 	if err := send(control, []byte("H")); err != nil {
 		return fmt.Errorf("say hello: %w", err)
 	}
-	return s.serve()
+	// Not on this goroutine: during initialization it is locked to its thread, and
+	// each time the runtime interrupts it, as it does what has run for 10 ms,
+	// another thread has to hand it the processor back. Amid a fork bomb that takes
+	// a second.
+	end := make(chan error)
+	go func() { end <- s.serve() }()
+	return <-end
 }
 
 // ofRuntime says whether a variable is one of Environment.

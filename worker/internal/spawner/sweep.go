@@ -39,7 +39,7 @@ func (r *remains) reap(pid, options int) (dead int, err error) {
 	return dead, err
 }
 
-// wait4 waits for a child without the Go runtime's knowledge: see drowsy.
+// wait4 waits for a child without the Go runtime's knowledge: see [drowsy].
 func wait4(pid, options int, usage *unix.Rusage) (dead int, status unix.WaitStatus, err error) {
 	for {
 		var word int32
@@ -84,8 +84,8 @@ func (s *server) sweep() (r remains) {
 	return r
 }
 
-// children lists the pids of all children, those inherited as subreaper among
-// them: all are the main thread's.
+// children lists the pids of the children inherited as subreaper: they come to
+// the main thread.
 func (s *server) children() (pids []int) {
 	buf := make([]byte, childrenBytes)
 	for {
