@@ -40,6 +40,7 @@ test-readme: build ## Run the README's command lines and the example problems ag
 .PHONY: test-processes
 test-processes: build bin/nats-server ## Test separate processes: an external NATS server, two gateways, three workers, kill -9.
 	cd cli && TEST_SEPARATE_PROCESSES=1 $(GO) test -count=1 -timeout 5m -run 'Process|Killed|Restarted|Embedded' -v ./internal/fleettest
+	cd cli && TEST_SEPARATE_PROCESSES=1 $(GO) test -count=1 ./internal/localfleet
 
 bin/nats-server:
 	cd shared && $(GO) build -o ../bin/nats-server github.com/nats-io/nats-server/v2
@@ -91,8 +92,20 @@ lint: ## Check format, vet, staticcheck and the Python client's syntax.
 vuln: ## Look for known vulnerabilities in dependencies (needs the vulnerability database).
 	@for m in $(MODULES); do echo "$$m:"; (cd $$m && $(GO) run $(GOVULNCHECK) ./...) || exit 1; done
 
-bench: build ## Start a fleet and measure it: trivial cases, the example problems, commands, files.
+bench: build bin/nats-server ## Measure the fleet, the engine and bare Python in turns (4 minutes). ORIGINAL=http://… adds the original, JSON=1 prints JSON.
 	@sh scripts/bench.sh
+
+.PHONY: overload
+overload: build bin/nats-server ## Send a fleet four times what it can answer, for a minute: nothing but right answers and 429, waits bounded, memory flat.
+	@bin/gradefleet overload $(OVERLOAD)
+
+.PHONY: bench-go
+bench-go: ## Measure parser, comparer, frames, verdicts, placement and shape check, with allocations.
+	$(GO) test -run xxx -bench "Parse|Equal|Marshal|JSON|Frame|Encode|Choose|Check" -benchmem -benchtime 0.3s ./worker/internal/pyvalue ./worker/internal/pyrunner ./worker/internal/verdict ./gateway/internal/placement ./gateway/internal/shape
+
+.PHONY: simulate
+simulate: build bin/nats-server ## Measure what a fleet costs with 1, 10, 100 and 1,000 simulated workers (7 minutes; JOBS=20000 for less).
+	@bin/gradefleet growth --jobs $(or $(JOBS),100000)
 
 .PHONY: bench-isolation
 bench-isolation: ## Measure what the sandbox costs a job beside rlimits alone, all layers and each by itself.

@@ -1,14 +1,14 @@
 #!/bin/sh
-# make bench: a fleet of its own, measured over HTTP. ORIGINAL=http://… adds a
-# second server, alternating with the first in the same run; SECONDS_EACH is the
-# time for each row.
+# make bench: everything measured in turns in one run, see docs/performance.md.
+#   ORIGINAL=http://…   another server of the documented API, in the same run
+#   WORKLOAD=file       another workload (.jsonl or .jsonl.gz) than the examples
+#   LIMIT=300           rows of it that are taken
+#   SECONDS_EACH=5      time for each kind of request on each server
+#   JSON=1              print JSON
 set -eu
 cd "$(dirname "$0")/.."
-each="${SECONDS_EACH:-5}"
-exec sh scripts/with-fleet.sh sh -c '
-  each=$1; original=$2; set -- --url "$GRADEFLEET_URL"
-  [ -z "$original" ] || set -- "$@" --url "$original"
-  bin/gradefleet bench "$@" --clients 4 --seconds "$each" --cases 1,10,100 --run --files
-  bin/gradefleet bench "$@" --clients 4 --seconds "$each" --workload examples/problems.jsonl
-  bin/gradefleet bench "$@" --clients 1 --seconds "$each" --cases 1
-' bench "$each" "${ORIGINAL:-}"
+set -- --rows limit,engine,fleet,processes --seconds "${SECONDS_EACH:-5}" \
+  --cases 1,10,100 --single --run --files --workload "${WORKLOAD:-examples/problems.jsonl}" --limit "${LIMIT:-300}" "$@"
+[ -z "${ORIGINAL:-}" ] || set -- --original "$ORIGINAL" "$@"
+[ -z "${JSON:-}" ] || set -- --json "$@"
+exec bin/gradefleet bench "$@"

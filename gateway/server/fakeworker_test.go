@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/gradefleet/gradefleet/shared/kept"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -30,6 +31,8 @@ type fakeWorker struct {
 	jobs    chan protocol.Job
 	cancels chan string
 	ops     chan protocol.SessionOp
+	// unwanted gets the kept jobs that were not to be begun.
+	unwanted chan string
 	// noQueue keeps the worker from taking jobs.
 	noQueue bool
 
@@ -48,7 +51,8 @@ func (c *cluster) worker(id string, change func(*fakeWorker)) *fakeWorker {
 	c.t.Helper()
 	w := &fakeWorker{
 		t: c.t, c: c, id: id, sessions: map[string]*fakeSession{},
-		jobs: make(chan protocol.Job, 100), cancels: make(chan string, 100), ops: make(chan protocol.SessionOp, 1000),
+		jobs: make(chan protocol.Job, 10_000), cancels: make(chan string, 10_000), ops: make(chan protocol.SessionOp, 1000),
+		unwanted: make(chan string, 100),
 	}
 	w.handle = w.answer
 	if change != nil {
@@ -96,7 +100,9 @@ func (w *fakeWorker) start() {
 		must(err)
 		own, err := w.c.bus.WorkerConsumer(w.t.Context(), w.id)
 		must(err)
-		for _, c := range []jetstream.Consumer{shared, own} {
+		bulk, err := w.c.bus.Jobs.Consumer(w.t.Context(), protocol.BulkConsumer)
+		must(err)
+		for _, c := range []jetstream.Consumer{shared, own, bulk} {
 			cc, err := c.Consume(w.job, jetstream.PullMaxMessages(2))
 			must(err)
 			consumes = append(consumes, cc)
@@ -172,12 +178,31 @@ func (w *fakeWorker) job(msg jetstream.Msg) {
 		w.t.Error(err)
 		return
 	}
+	var record kept.Record
+	if job.Kept {
+		meta, err := msg.Metadata()
+		if err != nil {
+			w.t.Error(err)
+			return
+		}
+		if record, err = kept.New(w.c.bus).Begin(context.Background(), job, w.id, meta.NumDelivered > 1); err != nil {
+			w.unwanted <- job.ID
+			msg.Term()
+			return
+		}
+	}
 	if job.Kind == protocol.Run {
 		msg.Ack()
 	}
 	w.jobs <- job
 	if res := w.handle(job, msg); res != nil {
-		w.reply(job, *res)
+		if job.Kept {
+			if err := kept.New(w.c.bus).Finish(context.Background(), record, *res, true); err != nil {
+				w.t.Error(err)
+			}
+		} else {
+			w.reply(job, *res)
+		}
 		if job.Kind == protocol.Evaluate {
 			msg.Ack()
 		}

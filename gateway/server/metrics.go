@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/gradefleet/gradefleet/gateway/internal/admit"
 )
 
 // registerInfo adds gradefleet_gateway_info, whose label names the build.
@@ -14,6 +16,18 @@ func registerInfo(reg prometheus.Registerer, build string) error {
 		ConstLabels: prometheus.Labels{"build": build},
 	}, func() float64 { return 1 })
 	if err := reg.Register(info); err != nil {
+		return fmt.Errorf("register metrics of the gateway: %w", err)
+	}
+	return nil
+}
+
+// registerWaiting adds gradefleet_jobs_waiting.
+func registerWaiting(reg prometheus.Registerer, gate *admit.Gate) error {
+	waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "gradefleet_jobs_waiting",
+		Help: "Jobs that wait in this gateway for their caller's turn, beside those in the queues.",
+	}, func() float64 { return float64(gate.Waiting()) })
+	if err := reg.Register(waiting); err != nil {
 		return fmt.Errorf("register metrics of the gateway: %w", err)
 	}
 	return nil

@@ -15,12 +15,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/gradefleet/gradefleet/gateway/internal/admit"
 	"github.com/gradefleet/gradefleet/gateway/internal/api"
+	"github.com/gradefleet/gradefleet/gateway/internal/batch"
 	"github.com/gradefleet/gradefleet/gateway/internal/dispatch"
+	"github.com/gradefleet/gradefleet/gateway/internal/jobs"
 	"github.com/gradefleet/gradefleet/gateway/internal/ownership"
+	"github.com/gradefleet/gradefleet/gateway/internal/queues"
 	"github.com/gradefleet/gradefleet/gateway/internal/roster"
 	"github.com/gradefleet/gradefleet/gateway/internal/routing"
 	"github.com/gradefleet/gradefleet/shared/bus"
+	"github.com/gradefleet/gradefleet/shared/kept"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -51,6 +56,8 @@ type Server struct {
 	deps       Deps
 	roster     *roster.Roster
 	dispatcher *dispatch.Dispatcher
+	jobs       *jobs.Service
+	stopped    chan struct{} // closed when the server stops
 	http       *http.Server
 	state      atomic.Int32
 	limited    atomic.Bool // the queue limit was set once
@@ -73,35 +80,62 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("configure gateway: %w", err)
 	}
 	cfg = cfg.WithDefaults()
-	s := &Server{cfg: cfg, deps: deps}
+	keys, err := cfg.keys()
+	if err != nil {
+		return nil, fmt.Errorf("configure gateway: %w", err)
+	}
+	s := &Server{cfg: cfg, deps: deps, stopped: make(chan struct{})}
 	if err := registerInfo(deps.Registerer, deps.Build); err != nil {
 		return nil, err
 	}
 	replicas := max(deps.Bus.Jobs.CachedInfo().Config.Replicas, 1)
-	var err error
 	s.roster, err = roster.New(roster.Config{
-		NC:         deps.Bus.NC,
-		Open:       func(ctx context.Context) (jetstream.KeyValue, error) { return s.ensure(ctx, replicas) },
-		OnLost:     func(l roster.Lost) { s.dispatcher.WorkerLost(l.Worker, l.Restarted) },
+		NC:   deps.Bus.NC,
+		Open: func(ctx context.Context) (jetstream.KeyValue, error) { return s.ensure(ctx, replicas) },
+		OnLost: func(l roster.Lost) {
+			s.dispatcher.WorkerLost(l.Worker, l.Restarted)
+			s.jobs.WorkerLost()
+		},
 		Log:        deps.Log,
 		Registerer: deps.Registerer,
 	})
 	if err != nil {
 		return nil, err
 	}
+	records := kept.New(deps.Bus)
 	s.dispatcher, err = dispatch.New(dispatch.Config{
 		NC: deps.Bus.NC, Jobs: deps.Bus.Jobs, Gateway: cfg.ID, QueueLimit: cfg.QueueLimit,
+		Finish: func(ctx context.Context, job string, result protocol.Result) error {
+			return records.Finish(ctx, kept.Record{Kept: protocol.Kept{Job: job}}, result, true)
+		},
 		Log: deps.Log, Registerer: deps.Registerer,
 	})
 	if err != nil {
 		return nil, err
 	}
+	gate := admit.New(admit.Config{
+		PerCaller: max(cfg.CallerInflight, 0), Rate: cfg.CallerRate, Burst: cfg.burst(),
+		Waiting: cfg.WaitingLimit, Bytes: cfg.BufferBytes, Window: newWindows(s.roster.Heartbeats).of,
+	})
+	if err := registerWaiting(deps.Registerer, gate); err != nil {
+		return nil, errors.Join(err, s.dispatcher.Close())
+	}
 	router := routing.New(routing.Config{
-		Dispatcher: s.dispatcher, Sessions: ownership.New(deps.Bus.NC, deps.Bus.Sessions, replicas), Workers: s.roster,
-		JobDeadline: cfg.JobDeadline, FileDeadline: cfg.FileDeadline, Log: deps.Log,
+		Dispatcher: admit.Dispatcher{Dispatcher: s.dispatcher, Gate: gate}, Sessions: ownership.New(deps.Bus.NC, deps.Bus.Sessions, replicas), Workers: s.roster,
+		JobDeadline: cfg.JobDeadline, FileDeadline: cfg.FileDeadline,
+		Metrics: routing.NewMetrics(deps.Registerer), Log: deps.Log,
+	})
+	s.jobs = jobs.New(jobs.Config{
+		NC: deps.Bus.NC, Records: records, Router: router, Dispatcher: s.dispatcher, Workers: s.roster.Heartbeats,
+		Deadline: cfg.AsyncDeadline, JobDeadline: cfg.JobDeadline, Stopping: s.stopped, Log: deps.Log,
 	})
 	handler, err := api.New(api.Config{
-		Fleet: router, Workers: s.roster.Heartbeats, MaxBody: s.maxBody, WriteTimeout: cfg.WriteTimeout,
+		Fleet: router, Jobs: s.jobs, Workers: s.roster.Heartbeats, Queues: queueList(queues.New(deps.Bus.Jobs, deps.Log)), Gate: gate,
+		Batch: batch.Config{
+			Evaluate: router.Evaluate, Enter: gate.Line, Window: cfg.BatchWindow, WindowBytes: cfg.BatchBytes,
+			Deadline: cfg.JobDeadline, MaxLine: s.maxBody,
+		},
+		Keys: keys, Stopping: s.stopped, IdleTimeout: cfg.IdleTimeout, MaxBody: s.maxBody, WriteTimeout: cfg.WriteTimeout,
 		TrustedProxies: cfg.TrustedProxies,
 		Log:            deps.Log, Registerer: deps.Registerer,
 	})
@@ -123,13 +157,13 @@ func New(cfg Config, deps Deps) (*Server, error) {
 // the workers. Later calls leave the queue limit as it is: another gateway may
 // have set it since.
 func (s *Server) ensure(ctx context.Context, replicas int) (jetstream.KeyValue, error) {
-	limit := s.cfg.QueueLimit
+	settings := s.cfg.BusSettings(replicas)
 	if s.limited.Load() {
 		if _, err := s.deps.Bus.JS.Stream(ctx, protocol.JobsStream); err == nil {
-			limit = 0
+			settings = bus.Settings{Replicas: replicas}
 		}
 	}
-	b, err := bus.Ensure(ctx, s.deps.Bus.NC, bus.Settings{QueueLimit: limit, Replicas: replicas})
+	b, err := bus.Ensure(ctx, s.deps.Bus.NC, settings)
 	if err != nil {
 		return nil, err
 	}
@@ -212,6 +246,10 @@ func (s *Server) Run(ctx context.Context) error {
 		<-watched
 	}()
 	go func() { watched <- s.roster.Run(watching) }()
+	var minding sync.WaitGroup
+	defer minding.Wait()
+	defer stopWatching()
+	minding.Go(func() { s.jobs.Run(watching) })
 	defer func() {
 		if err := s.dispatcher.Close(); err != nil {
 			log.Warn("dispatcher did not close cleanly", "error", err)
@@ -249,6 +287,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 
 	s.state.Store(stopping)
+	close(s.stopped)
 	log.Info("gateway stops", "jobs", s.dispatcher.Pending(), "drain_timeout", s.cfg.DrainTimeout)
 	s.drain()
 	for range running {
@@ -264,6 +303,7 @@ func (s *Server) drain() {
 	if s.http.Shutdown(ctx) == nil {
 		return
 	}
+	s.jobs.Close()
 	s.deps.Log.Warn("requests under way are cut short: the drain timeout is over", "jobs", s.dispatcher.Pending())
 	if err := s.dispatcher.Close(); err != nil {
 		s.deps.Log.Warn("dispatcher did not close cleanly", "error", err)

@@ -18,20 +18,48 @@ type Settings struct {
 	// or one worker's own) before the gateway answers 429. 0, as workers have
 	// it, keeps what the stream has, and creates it with DefaultQueueLimit.
 	QueueLimit int64
+	// Retention is how long the record of a kept job stays after its last
+	// change, and KeptBytes what all of them may take up, bytes; the oldest go
+	// first. 0, as workers have it, keeps what the stream has.
+	Retention time.Duration
+	KeptBytes int64
 	// Replicas is how many copies JetStream keeps; 0 counts as 1.
 	Replicas int
+	// StoreBytes is how many bytes contents of sessions may take up, so that
+	// they leave room for jobs; 0 keeps what is set, and else sets no limit.
+	StoreBytes int64
 }
 
 // DefaultQueueLimit is the queue limit of a stream that a worker created first.
 const DefaultQueueLimit = 10_000
+
+// maxConsumers is how many workers' own queues the stream may have, those of
+// workers that are gone for less than a day included. A stream that names no
+// number gets the NATS server's default, which is 1,000.
+const maxConsumers = 100_000
+
+// What a stream of results has that a worker created first.
+const (
+	DefaultRetention = time.Hour
+	DefaultKeptBytes = 2 << 30
+)
+
+// hooksAge is how long a webhook is tried at most, and then some.
+const hooksAge = 24 * time.Hour
 
 // Bus is a NATS connection with the fleet's stream and buckets at hand.
 type Bus struct {
 	NC       *nats.Conn
 	JS       jetstream.JetStream
 	Jobs     jetstream.Stream
+	Kept     jetstream.Stream
 	Sessions jetstream.KeyValue
 	Workers  jetstream.KeyValue
+	// Manifests and Blobs are what durable sessions consist of; Upkeep says
+	// who looks after them.
+	Manifests jetstream.Stream
+	Blobs     jetstream.Stream
+	Upkeep    jetstream.KeyValue
 }
 
 // Ensure creates or updates the stream, the shared consumer and the buckets,
@@ -99,6 +127,7 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 		Replicas:             replicas,
 		AllowDirect:          true,
 		Duplicates:           2 * time.Minute,
+		MaxConsumers:         maxConsumers,
 	}
 	if s.QueueLimit > 0 {
 		b.Jobs, err = js.CreateOrUpdateStream(ctx, stream)
@@ -109,16 +138,25 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create stream %s: %w", protocol.JobsStream, err)
 	}
-	if _, err := b.ensureConsumer(ctx, protocol.EvaluateConsumer, protocol.EvaluateQueue, 0); err != nil {
+	for consumer, queue := range map[string]string{protocol.EvaluateConsumer: protocol.EvaluateQueue, protocol.BulkConsumer: protocol.BulkQueue} {
+		if _, err := b.ensureConsumer(ctx, consumer, queue, 0); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.ensureKept(ctx, s, replicas); err != nil {
 		return nil, err
 	}
-	if b.Sessions, err = ensureBucket(ctx, js, jetstream.KeyValueConfig{
+	sessions := jetstream.KeyValueConfig{
 		Bucket:      protocol.SessionsBucket,
 		Description: "session to owning worker",
 		Storage:     jetstream.FileStorage,
 		History:     1,
 		Replicas:    replicas,
-	}); err != nil {
+	}
+	if b.markersExpire() {
+		sessions.LimitMarkerTTL = MarkerTTL
+	}
+	if b.Sessions, err = ensureBucket(ctx, js, sessions); err != nil {
 		return nil, err
 	}
 	if b.Workers, err = ensureBucket(ctx, js, jetstream.KeyValueConfig{
@@ -131,7 +169,50 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 	}); err != nil {
 		return nil, err
 	}
+	if err := b.ensureDurable(ctx, replicas, s.StoreBytes); err != nil {
+		return nil, err
+	}
 	return b, nil
+}
+
+// ensureKept creates or updates the streams of kept jobs and of webhooks.
+func (b *Bus) ensureKept(ctx context.Context, s Settings, replicas int) (err error) {
+	stream := jetstream.StreamConfig{
+		Name:              protocol.KeptStream,
+		Description:       "records and answers of kept jobs",
+		Subjects:          []string{protocol.KeptSubjects},
+		Storage:           jetstream.FileStorage,
+		MaxMsgsPerSubject: 1,
+		Discard:           jetstream.DiscardOld,
+		MaxAge:            s.Retention,
+		MaxBytes:          s.KeptBytes,
+		MaxMsgSize:        protocol.MaxMessageBytes,
+		Replicas:          replicas,
+		AllowDirect:       true,
+	}
+	if s.Retention > 0 && s.KeptBytes > 0 {
+		stream.Duplicates = min(2*time.Minute, s.Retention)
+		b.Kept, err = b.JS.CreateOrUpdateStream(ctx, stream)
+	} else if b.Kept, err = b.JS.Stream(ctx, protocol.KeptStream); errors.Is(err, jetstream.ErrStreamNotFound) {
+		stream.MaxAge, stream.MaxBytes = DefaultRetention, DefaultKeptBytes
+		b.Kept, err = b.JS.CreateOrUpdateStream(ctx, stream)
+	}
+	if err != nil {
+		return fmt.Errorf("create stream %s: %w", protocol.KeptStream, err)
+	}
+	if _, err := b.JS.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:        protocol.HooksStream,
+		Description: "webhooks to be delivered",
+		Subjects:    []string{protocol.HooksSubjects},
+		Retention:   jetstream.WorkQueuePolicy,
+		Storage:     jetstream.FileStorage,
+		MaxAge:      hooksAge,
+		Replicas:    replicas,
+		Duplicates:  2 * time.Minute,
+	}); err != nil {
+		return fmt.Errorf("create stream %s: %w", protocol.HooksStream, err)
+	}
+	return nil
 }
 
 // WorkerConsumer creates or updates the consumer of one worker's own queue. It

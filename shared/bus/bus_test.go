@@ -94,3 +94,29 @@ func TestSettingsThatDontFit(t *testing.T) {
 		})
 	}
 }
+
+// A NATS server lets a stream have 1,000 consumers unless the stream says
+// otherwise, and each worker has one of its own. (Making 1,001 would take a test
+// twelve seconds.) A stream of before is brought up to it.
+func TestMoreThanAThousandWorkers(t *testing.T) {
+	_, nc := connect(t, embeddednats.Config{})
+	ctx := context.Background()
+	b, err := bus.Ensure(ctx, nc, bus.Settings{QueueLimit: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := b.Jobs.CachedInfo().Config
+	old.MaxConsumers = -1
+	if err := b.JS.DeleteStream(ctx, old.Name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.JS.CreateStream(ctx, old); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = bus.Ensure(ctx, nc, bus.Settings{QueueLimit: 10}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Jobs.CachedInfo().Config.MaxConsumers; got < 10_000 {
+		t.Errorf("the stream takes %d consumers", got)
+	}
+}

@@ -27,6 +27,7 @@ type Config struct {
 	CertFile  string        `name:"nats-cert" env:"NATS_CERT" type:"path" help:"PEM client certificate for NATS."`
 	KeyFile   string        `name:"nats-key" env:"NATS_KEY" type:"path" help:"PEM key of the client certificate."`
 	Replicas  int           `name:"nats-replicas" env:"NATS_REPLICAS" default:"1" help:"Copies that JetStream keeps of jobs and sessions: 1, 3 or 5."`
+	Store     int64         `name:"nats-store-bytes" env:"NATS_STORE_BYTES" default:"0" help:"What contents of sessions' files may take up in NATS, bytes; then writes are answered 507. Less than the server's file store, so that jobs find room. 0: as it is set, or no limit of its own."`
 	Wait      time.Duration `name:"nats-wait" env:"NATS_WAIT" default:"30s" help:"How long to wait at start for NATS to be reachable."`
 }
 
@@ -50,6 +51,9 @@ func (c Config) Validate() error {
 	}
 	if r := c.Replicas; r != 0 && r != 1 && r != 3 && r != 5 {
 		errs = append(errs, fmt.Errorf("nats-replicas is %d: use 1, 3 or 5", r))
+	}
+	if c.Store < 0 {
+		errs = append(errs, fmt.Errorf("nats-store-bytes is %d: use a number of bytes, or 0 for no limit", c.Store))
 	}
 	return errors.Join(errs...)
 }

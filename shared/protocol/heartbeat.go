@@ -24,4 +24,6 @@ type Heartbeat struct {
 	// Python names the interpreter that runs submissions.
 	Python   string `json:"python"`
 	Draining bool   `json:"draining"`
+	// Durable says that the worker stores what is written to its sessions.
+	Durable bool `json:"durable,omitempty"`
 }

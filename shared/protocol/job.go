@@ -52,6 +52,9 @@ type Job struct {
 	// that it gets after its deadline: the caller was answered 504.
 	Enqueued time.Time
 	Deadline time.Time
+	// Kept says that the job has a record, which says whether it is wanted still
+	// and gets its answer; see Kept.
+	Kept bool
 	// Body is the caller's JSON, byte for byte, its shape checked.
 	Body []byte
 }
@@ -71,6 +74,9 @@ func (j *Job) Header() map[string][]string {
 	if j.Epoch != 0 {
 		h[HeaderEpoch] = []string{strconv.FormatUint(j.Epoch, 10)}
 	}
+	if j.Kept {
+		h[HeaderKept] = []string{"1"}
+	}
 	return h
 }
 
@@ -86,6 +92,7 @@ func ParseJob(header map[string][]string, body []byte) (Job, error) {
 		RequestID: first(header, HeaderRequestID),
 		Session:   first(header, HeaderSession),
 		Reply:     first(header, HeaderReply),
+		Kept:      first(header, HeaderKept) != "",
 		Body:      body,
 	}
 	if v := first(header, HeaderVersion); v != strconv.Itoa(Version) {

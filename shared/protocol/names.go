@@ -8,10 +8,20 @@ const (
 	JobsStream = "JOBS"
 	// EvaluateConsumer is the durable consumer that all workers share.
 	EvaluateConsumer = "evaluate"
+	// BulkConsumer is the durable consumer of the bulk queue, which workers pull
+	// from while nothing else waits.
+	BulkConsumer = "bulk"
 	// SessionsBucket maps a session's key (see SessionKey) to a SessionRecord.
 	SessionsBucket = "SESSIONS"
 	// WorkersBucket maps a worker's id to its latest Heartbeat.
 	WorkersBucket = "WORKERS"
+	// ManifestsStream holds what durable sessions consist of: a journal for
+	// each, its subject ManifestSubject.
+	ManifestsStream = "MANIFESTS"
+	// BlobsStream holds file contents under their digests, see BlobSubject.
+	BlobsStream = "BLOBS"
+	// UpkeepBucket says which worker looks after what the fleet stores.
+	UpkeepBucket = "UPKEEP"
 )
 
 // Subjects.
@@ -21,12 +31,30 @@ const (
 	JobsSubjects = jobsPrefix + ">"
 	// EvaluateQueue is the shared queue of evaluate jobs without a session.
 	EvaluateQueue = jobsPrefix + "evaluate"
+	// BulkQueue is the queue of evaluate jobs without a session that nobody sits
+	// and waits for: batches and asynchronous jobs.
+	BulkQueue = jobsPrefix + "bulk"
 	// CancelAll matches the cancellation of any job.
 	CancelAll = "gf.cancel.*"
 	// MaxDeliveriesAdvisories matches what JetStream says when a job of the
 	// stream was delivered MaxDeliver times without an ack.
 	MaxDeliveriesAdvisories = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + JobsStream + ".*"
 )
+
+const (
+	manifestPrefix = "gf.manifest."
+	// ManifestSubjects matches the journals of all sessions.
+	ManifestSubjects = manifestPrefix + "*"
+	blobPrefix       = "gf.blob."
+	// BlobSubjects matches all blobs.
+	BlobSubjects = blobPrefix + "*"
+)
+
+// ManifestSubject is the journal of a session.
+func ManifestSubject(session string) string { return manifestPrefix + SessionKey(session) }
+
+// BlobSubject is where the content with a digest (SHA-256, in hexadecimal) is.
+func BlobSubject(digest string) string { return blobPrefix + digest }
 
 // WorkerQueue is the queue of the jobs that only this worker may run: those of
 // the sessions it owns.

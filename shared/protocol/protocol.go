@@ -8,7 +8,10 @@
 //
 // History of changes:
 //
-//   - Version 1 (2026-11-24): first version.
+//   - Version 1 (2026-11-24): first version. Later that day, and ignored by who
+//     doesn't know them: the bulk queue, kept jobs and their records.
+//   - 2026-11-24: durable sessions. SessionRecord and Heartbeat say "durable";
+//     who doesn't know it treats sessions as their owners' directories.
 package protocol
 
 // Version is the version of the wire format that this build writes. A worker

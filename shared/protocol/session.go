@@ -12,8 +12,13 @@ type SessionRecord struct {
 	Worker string `json:"worker"`
 	// Epoch grows by one with each change of owner; it starts at 1. A worker
 	// refuses requests of an older epoch than the one it holds.
-	Epoch   uint64    `json:"epoch"`
+	Epoch uint64 `json:"epoch"`
+	// Created is when the first owner was chosen: with the id it names the
+	// session, since an id can be used again after its session expired.
 	Created time.Time `json:"created"`
+	// Durable says that the session is what its manifest says, so that any
+	// worker can go on with it; otherwise it is the directory of its owner.
+	Durable bool `json:"durable,omitempty"`
 }
 
 // SessionOp is a file operation or a fork, asked of the worker that owns the

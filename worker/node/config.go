@@ -34,6 +34,11 @@ type Config struct {
 	SessionBytes int64 `name:"session-bytes" env:"GRADEFLEET_SESSION_BYTES" default:"536870912" help:"What a session's files may take up, bytes. 0: no limit."`
 	SessionFiles int64 `name:"session-files" env:"GRADEFLEET_SESSION_FILES" default:"20000" help:"How many files and directories a session may have. 0: no limit."`
 
+	Durability      string        `name:"durability" env:"GRADEFLEET_DURABILITY" default:"durable" enum:"durable,local" help:"durable: what is written to a session is stored in NATS before it is acknowledged, and any worker can go on with it. local: sessions are as lasting as their worker's disk, and writes quicker."`
+	SessionTTL      time.Duration `name:"session-ttl" env:"GRADEFLEET_SESSION_TTL" default:"24h" help:"A session that nobody used for so long is removed. 0: never."`
+	CollectInterval time.Duration `name:"collect-interval" env:"GRADEFLEET_COLLECT_INTERVAL" default:"5m" help:"How often sessions that are over and stored contents that no session has are looked for."`
+	BlobGrace       time.Duration `name:"blob-grace" env:"GRADEFLEET_BLOB_GRACE" default:"10m" help:"How long a stored content stays that no session has. At least twice as long as storing what one job wrote may take."`
+
 	CaseWall    time.Duration `name:"case-wall" env:"GRADEFLEET_CASE_WALL" default:"5s" help:"Wall time a case gets unless the request says otherwise."`
 	CaseCPU     time.Duration `name:"case-cpu" env:"GRADEFLEET_CASE_CPU" default:"4s" help:"CPU time a case gets, in whole seconds."`
 	CaseMemory  int64         `name:"case-memory" env:"GRADEFLEET_CASE_MEMORY" default:"2147483648" help:"Address space of each process of a case, bytes."`
@@ -65,6 +70,12 @@ func (c Config) WithDefaults() Config {
 	if c.Data == "" {
 		c.Data = DefaultData()
 	}
+	if c.CollectInterval == 0 {
+		c.CollectInterval = defaultCollectInterval
+	}
+	if c.BlobGrace == 0 {
+		c.BlobGrace = defaultBlobGrace
+	}
 	return c
 }
 
@@ -95,6 +106,15 @@ func (c Config) Validate() error {
 	if c.Slots < 1 || c.Slots > maxSlots {
 		errs = append(errs, fmt.Errorf("slots is %d, want 1 to %d (0 means one a core)", c.Slots, maxSlots))
 	}
+	if d := c.durability(); d != durabilityDurable && d != durabilityLocal {
+		errs = append(errs, fmt.Errorf("durability is %q, want %s or %s", d, durabilityDurable, durabilityLocal))
+	}
+	if c.SessionTTL < 0 || c.SessionTTL > 0 && c.SessionTTL < time.Second {
+		errs = append(errs, fmt.Errorf("session-ttl is %v, want a second or more (0 means never)", c.SessionTTL))
+	}
+	if c.CollectInterval < time.Second || c.BlobGrace < time.Second {
+		errs = append(errs, fmt.Errorf("collect-interval is %v and blob-grace %v, want a second or more", c.CollectInterval, c.BlobGrace))
+	}
 	if _, err := sandbox.ParseLevel(c.level()); err != nil {
 		errs = append(errs, err)
 	}
@@ -114,6 +134,27 @@ func (c Config) Validate() error {
 }
 
 const maxSlots = 1024
+
+// What a worker has that was given none of its own.
+const (
+	defaultCollectInterval = 5 * time.Minute
+	defaultBlobGrace       = 10 * time.Minute
+)
+
+// The values of Durability; empty is the first.
+const (
+	durabilityDurable = "durable"
+	durabilityLocal   = "local"
+)
+
+func (c Config) durability() string {
+	if c.Durability == "" {
+		return durabilityDurable
+	}
+	return c.Durability
+}
+
+func (c Config) durable() bool { return c.durability() == durabilityDurable }
 
 // level is the isolation asked for.
 func (c Config) level() string {

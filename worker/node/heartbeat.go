@@ -45,14 +45,17 @@ func (n *Node) heartbeat(ctx context.Context) error {
 		Slots: n.cfg.Slots, Busy: n.intake.Busy(),
 		Sessions: sessions, SessionBytes: bytes, FreeBytes: freeBytes(n.cfg.Data),
 		Isolation: n.policy.Report(), IsolationLevel: string(n.policy.Level()),
-		Python: n.python.String(), Draining: draining,
+		Python: n.python.String(), Draining: draining, Durable: n.cfg.durable(),
 	})
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, protocol.HeartbeatInterval)
 	defer cancel()
-	_, err = n.deps.Bus.Workers.Put(ctx, n.id, body)
+	written := n.copies.Beat()
+	if _, err = n.deps.Bus.Workers.Put(ctx, n.id, body); err == nil {
+		written()
+	}
 	return err
 }
 

@@ -6,27 +6,26 @@ import (
 	"fmt"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
+	"github.com/gradefleet/gradefleet/worker/internal/durable"
 	"github.com/gradefleet/gradefleet/worker/internal/execute"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
 	"github.com/gradefleet/gradefleet/worker/internal/session"
+	"github.com/gradefleet/gradefleet/worker/internal/workcopy"
 )
 
 // handle carries out a job on a slot; see intake.Handler.
 func (n *Node) handle(ctx context.Context, number int, job protocol.Job) (protocol.Result, error) {
 	s := n.slots[number]
 	var place execute.Place
-	var owner *session.Session
+	var hold *workcopy.Hold
 	if job.Epoch != 0 {
 		var refusal *protocol.Result
-		if owner, refusal = n.sessionOf(job); refusal != nil {
-			return *refusal, nil
+		var err error
+		if hold, refusal, err = n.sessionOf(ctx, job); refusal != nil || err != nil {
+			return orRefuse(refusal), err
 		}
-		release, err := owner.Use()
-		if err != nil {
-			return refuse(400, "Session does not exist"), nil
-		}
-		defer release()
-		place = execute.Place{Place: n.placeOf(owner), Importable: true}
+		defer hold.Release()
+		place = execute.Place{Place: n.placeOf(hold.Session), Importable: true}
 	} else if job.Kind == protocol.Run {
 		return refuse(400, "Session does not exist"), nil
 	} else {
@@ -37,10 +36,16 @@ func (n *Node) handle(ctx context.Context, number int, job protocol.Job) (protoc
 		a, err = s.Run(ctx, job.Body, place)
 	} else {
 		var lend execute.Lender
-		if owner == nil {
+		if hold == nil && n.intake != nil {
 			lend = n.lend // a session's files are for one process after the other
 		}
 		a, err = s.Evaluate(ctx, job.Body, place, lend)
+	}
+	if hold != nil {
+		// Whatever became of the job: what it left is what the next one finds.
+		if refusal := n.save(ctx, hold, job); refusal != nil && err == nil {
+			return *refusal, nil
+		}
 	}
 	if d := s.Restarts() - s.restarts; d > 0 {
 		n.metrics.restarts.Add(float64(d))
@@ -56,8 +61,8 @@ func (n *Node) handle(ctx context.Context, number int, job protocol.Job) (protoc
 		n.metrics.marks.WithLabelValues(mark).Add(float64(count))
 	}
 	n.metrics.outcomes.WithLabelValues(string(job.Kind), a.Outcome).Inc()
-	if owner != nil {
-		n.sizing.Go(func() { n.refresh(owner) }) // off the job's time
+	if hold != nil {
+		n.sizing.Go(func() { n.refresh(hold.Session) }) // off the job's time
 	}
 	return protocol.Result{Status: a.Status, Body: a.Body}, nil
 }
@@ -69,27 +74,76 @@ func (n *Node) refresh(s *session.Session) {
 	}
 }
 
-// sessionOf finds the session of a job, or the answer that refuses it.
-func (n *Node) sessionOf(job protocol.Job) (*session.Session, *protocol.Result) {
+// sessionOf returns the session of a job, or the answer that refuses it.
+func (n *Node) sessionOf(ctx context.Context, job protocol.Job) (*workcopy.Hold, *protocol.Result, error) {
+	if n.copies == nil {
+		return n.ownSession(job)
+	}
+	// An evaluate finds none if the gateway placed the session here a moment ago
+	// and nothing was written yet: an empty session is what there is.
+	hold, err := n.copies.Acquire(ctx, job.Session, job.Epoch, job.Kind == protocol.Evaluate)
+	var r protocol.Result
+	switch {
+	case err == nil:
+		return hold, nil, nil
+	case ctx.Err() != nil:
+		return nil, nil, ctx.Err()
+	case errors.Is(err, workcopy.ErrElsewhere), errors.Is(err, session.ErrStaleEpoch):
+		r = refuse(protocol.StatusMisdirected, "%v", err)
+	case errors.Is(err, session.ErrNoSession):
+		r = refuse(400, "Session does not exist")
+	case errors.Is(err, session.ErrNoUsers), errors.Is(err, workcopy.ErrBusy):
+		r = refuse(503, "%v; ask again", err)
+	default:
+		n.log.Error("session of a job can't be opened", "session", job.Session, "request", job.RequestID, "error", err)
+		r = refuse(503, "The session can't be opened on worker %s; its log has the details", n.id)
+	}
+	return nil, &r, nil
+}
+
+// ownSession is sessionOf for a worker without a queue, whose sessions are
+// nobody else's.
+func (n *Node) ownSession(job protocol.Job) (*workcopy.Hold, *protocol.Result, error) {
 	sess, ok := n.store.Get(job.Session)
 	if !ok {
 		r := refuse(400, "Session does not exist")
-		if job.Kind == protocol.Evaluate {
-			// The gateway placed the session here a moment ago and nothing was
-			// written yet: an empty session is what there is.
-			created, err := n.store.Create(job.Session, job.Epoch)
-			if err == nil {
-				return created, nil
-			}
-			r = refuse(500, "create session: %v", err)
-		}
-		return nil, &r
+		return nil, &r, nil
 	}
-	if job.Epoch < sess.Epoch() {
-		r := refuse(protocol.StatusMisdirected, "session %s has moved on to epoch %d, the request says %d", job.Session, sess.Epoch(), job.Epoch)
-		return nil, &r
+	release, err := sess.Use()
+	if err != nil {
+		return nil, nil, err
 	}
-	return sess, nil
+	return workcopy.Local(sess, release), nil, nil
+}
+
+// save stores what a job changed in its session; the answer is what to say
+// instead of the job's if that fails.
+func (n *Node) save(ctx context.Context, hold *workcopy.Hold, job protocol.Job) *protocol.Result {
+	err := hold.Save(context.WithoutCancel(ctx))
+	if err == nil {
+		return nil
+	}
+	var r protocol.Result
+	switch {
+	case errors.Is(err, workcopy.ErrElsewhere):
+		r = refuse(protocol.StatusMisdirected, "%v", err)
+	case errors.Is(err, session.ErrTooLarge), errors.Is(err, session.ErrRefused):
+		r = refuse(507, "The %s was carried out, and what it changed is undone. %v", job.Kind, err)
+	case errors.Is(err, durable.ErrFull):
+		n.log.Error("no room left to store what a job changed", "session", job.Session, "request", job.RequestID, "error", err)
+		r = refuse(507, "The %s was carried out, and what it changed is undone: there is no room left to store it", job.Kind)
+	default:
+		n.log.Error("what a job changed is not stored", "session", job.Session, "request", job.RequestID, "error", err)
+		r = refuse(503, "The %s was carried out, but what it changed could not be stored and is undone; ask again", job.Kind)
+	}
+	return &r
+}
+
+func orRefuse(r *protocol.Result) protocol.Result {
+	if r == nil {
+		return protocol.Result{}
+	}
+	return *r
 }
 
 // owned is a session or a scratch: directories and whom they belong to.

@@ -17,13 +17,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gradefleet/gradefleet/shared/bus"
+	"github.com/gradefleet/gradefleet/shared/kept"
 	"github.com/gradefleet/gradefleet/shared/protocol"
+	"github.com/gradefleet/gradefleet/worker/internal/durable"
 	"github.com/gradefleet/gradefleet/worker/internal/execute"
 	"github.com/gradefleet/gradefleet/worker/internal/intake"
 	"github.com/gradefleet/gradefleet/worker/internal/interpreter"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
 	"github.com/gradefleet/gradefleet/worker/internal/session"
 	"github.com/gradefleet/gradefleet/worker/internal/sessionapi"
+	"github.com/gradefleet/gradefleet/worker/internal/workcopy"
 )
 
 // Deps is what a worker is given: it opens no connection and no port itself.
@@ -46,6 +49,7 @@ type Node struct {
 	python  *interpreter.Interpreter
 	policy  *sandbox.Policy
 	store   *session.Store
+	copies  *workcopy.Manager
 	slots   []*slot
 	intake  *intake.Intake
 	api     *sessionapi.Service
@@ -67,20 +71,43 @@ type slot struct {
 // slots, and the sessions found on disk. It takes no job before Run.
 func New(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 	cfg = cfg.WithDefaults()
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
 	n := &Node{cfg: cfg, deps: deps, log: deps.Log, started: time.Now()}
 	defer func() {
 		if err != nil {
 			n.close()
 		}
 	}()
-	if err := n.openData(); err != nil {
+	if err := n.prepare(ctx, bus.MaxPayload(deps.Bus.NC)); err != nil {
 		return nil, err
 	}
-	n.log = deps.Log.With("worker", n.id)
+	if err := n.openCopies(); err != nil {
+		return nil, err
+	}
+	n.intake, err = intake.New(ctx, deps.Bus, intake.Config{
+		Worker: n.id, Slots: cfg.Slots, Handle: n.handle, Idle: n.idle, Keeper: kept.New(deps.Bus),
+		Metrics: intake.NewMetrics(deps.Registerer, cfg.Slots), Log: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.log.Info("worker ready", "slots", cfg.Slots, "python", n.python.String(), "isolation", n.policy.Report(), "data", cfg.Data, "sessions", len(n.store.List()), "durability", cfg.durability())
+	return n, nil
+}
+
+// prepare makes all of a worker that needs no queue. What it opened on the way
+// to an error is for close. payload is the largest message, in bytes, that will
+// carry an answer.
+func (n *Node) prepare(ctx context.Context, payload int64) error {
+	cfg := n.cfg
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	if err := n.openData(); err != nil {
+		return err
+	}
+	n.log = n.deps.Log.With("worker", n.id)
 	var user *syscall.Credential
+	var err error
 	users := os.Getuid() == 0 && cfg.UIDCount > 0 && !slices.Contains(cfg.without(), sandbox.Users)
 	if users {
 		user = &syscall.Credential{Uid: uint32(cfg.UIDBase), Gid: uint32(cfg.UIDBase)}
@@ -93,37 +120,41 @@ func New(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 		sessions.UIDBase, sessions.UIDCount = cfg.UIDBase, cfg.UIDCount
 	}
 	if n.store, err = session.Open(sessions); err != nil {
-		return nil, fmt.Errorf("open sessions: %w", err)
+		return fmt.Errorf("open sessions: %w", err)
 	}
 	if n.python, err = interpreter.Find(ctx, cfg.Python, user); err != nil {
-		return nil, err
+		return err
 	}
 	if err := n.linkPython(); err != nil {
-		return nil, err
+		return err
 	}
 	if n.policy, err = sandbox.NewPolicy(sandbox.Config{
 		Name: n.id, Users: users, Bin: n.binDir(), Without: cfg.without(), Log: n.log,
 		Runtime: slices.Concat(n.python.Prefixes, n.python.SysPath), Writable: n.store.JobDirs(),
 		Processes: cfg.Processes, OpenFiles: cfg.OpenFiles, FileBytes: cfg.FileBytes,
 	}); err != nil {
-		return nil, err
+		return err
 	}
-	n.metrics = newMetrics(deps.Registerer, n)
-	if err := n.warmSlots(); err != nil {
-		return nil, err
+	n.metrics = newMetrics(n.deps.Registerer, n)
+	if err := n.warmSlots(payload); err != nil {
+		return err
 	}
-	if err := n.selfTest(ctx); err != nil {
-		return nil, err
-	}
-	n.intake, err = intake.New(ctx, deps.Bus, intake.Config{
-		Worker: n.id, Slots: cfg.Slots, Handle: n.handle, Idle: n.idle,
-		Metrics: intake.NewMetrics(deps.Registerer, cfg.Slots), Log: n.log,
+	return n.selfTest(ctx)
+}
+
+// openCopies prepares what sessions are stored in.
+func (n *Node) openCopies() error {
+	store, err := durable.New(durable.Config{
+		Bus: n.deps.Bus, Worker: n.id, Grace: n.cfg.BlobGrace, Durable: n.cfg.durable(), Metrics: durable.NewMetrics(n.deps.Registerer),
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	n.log.Info("worker ready", "slots", cfg.Slots, "python", n.python.String(), "isolation", n.policy.Report(), "data", cfg.Data, "sessions", len(n.store.List()))
-	return n, nil
+	n.copies = workcopy.New(workcopy.Config{
+		Sessions: n.store, Store: store, Durable: n.cfg.durable(), Worker: n.id,
+		Metrics: workcopy.NewMetrics(n.deps.Registerer), Log: n.log,
+	})
+	return nil
 }
 
 // ID is the worker's name in the fleet.
@@ -208,9 +239,9 @@ func (n *Node) linkPython() error {
 }
 
 // warmSlots starts the fork servers, side by side.
-func (n *Node) warmSlots() error {
+func (n *Node) warmSlots(payload int64) error {
 	limits := n.cfg.limits()
-	carried := int(bus.MaxPayload(n.deps.Bus.NC)) - protocol.MessageOverheadBytes
+	carried := int(payload) - protocol.MessageOverheadBytes
 	limits.Answer = min(limits.Answer, carried)
 	// A byte of output can take six in JSON, and there are two streams.
 	limits.Output = min(limits.Output, limits.Answer/14)
@@ -243,10 +274,9 @@ func (n *Node) Run(ctx context.Context) error {
 	work, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
 	var err error
-	if n.api, err = sessionapi.Serve(n.deps.Bus.NC, n.id, n.deps.Build, n.store, n.log); err != nil {
+	if n.api, err = sessionapi.Serve(n.deps.Bus.NC, n.id, n.deps.Build, n.copies, n.log); err != nil {
 		return err
 	}
-	defer n.api.Stop()
 	beating := make(chan struct{})
 	beatCtx, stopBeat := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
@@ -254,10 +284,18 @@ func (n *Node) Run(ctx context.Context) error {
 		n.heartbeats(beatCtx)
 	}()
 	defer func() {
+		// Operations under way are answered, and no more are taken, before
+		// anybody is told that this worker's sessions may be taken over.
+		n.api.Stop()
 		stopBeat()
 		<-beating
 	}()
 	go n.watchConnection(beatCtx)
+	var sweeping sync.WaitGroup
+	sweeping.Go(func() {
+		n.copies.RunSweeps(ctx, workcopy.SweepConfig{Interval: n.cfg.CollectInterval, TTL: n.cfg.SessionTTL})
+	})
+	defer sweeping.Wait()
 	stop := context.AfterFunc(ctx, func() {
 		n.setDraining()
 		time.AfterFunc(n.cfg.DrainTimeout, kill)
@@ -309,6 +347,9 @@ func (n *Node) Ready() error {
 // close ends the fork servers and gives the data directory free.
 func (n *Node) close() {
 	n.sizing.Wait()
+	if n.copies != nil {
+		n.copies.Close()
+	}
 	for _, s := range n.slots {
 		if s == nil {
 			continue

@@ -102,6 +102,18 @@ func (r *rig) start(t *testing.T, cfg Config) (n *Node, stop func()) {
 	return n, stop
 }
 
+// own makes a worker the owner of a session.
+func (r *rig) own(t *testing.T, session, worker string, durable bool) {
+	t.Helper()
+	value, err := json.Marshal(protocol.SessionRecord{Worker: worker, Epoch: 1, Created: time.Now(), Durable: durable})
+	if err == nil {
+		_, err = r.bus.Sessions.Put(t.Context(), protocol.SessionKey(session), value)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (r *rig) publish(t *testing.T, queue string, kind protocol.Kind, session string, epoch uint64, body any) string {
 	t.Helper()
 	data, err := json.Marshal(body)
@@ -176,6 +188,7 @@ func TestOwnQueueAndSharedTogether(t *testing.T) {
 	if _, err := n.store.Create("s1", 1); err != nil {
 		t.Fatal(err)
 	}
+	r.own(t, "s1", n.ID(), false)
 	for i := range 20 {
 		r.publish(t, protocol.WorkerQueue(n.ID()), protocol.Run, "s1", 1, map[string]any{"id": "s1", "cmd": fmt.Sprint("echo ", i)})
 		r.publish(t, protocol.EvaluateQueue, protocol.Evaluate, "s", 0, evaluateBody("def f(x): return x", "x=1", "1"))
@@ -261,6 +274,7 @@ func TestRestartFindsItsSessions(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := n.ID()
+	r.own(t, "kept", id, false)
 	stop()
 	n, _ = r.start(t, testConfig(t, dir))
 	if n.ID() != id {
@@ -307,6 +321,7 @@ func TestOneWorkerADirectory(t *testing.T) {
 func TestJobsThatCannotBe(t *testing.T) {
 	r := newRig(t)
 	n, _ := r.start(t, testConfig(t, publicDir(t)))
+	r.own(t, "none", n.ID(), true)
 	r.publish(t, protocol.WorkerQueue(n.ID()), protocol.Run, "none", 1, map[string]any{"id": "none", "cmd": "echo"})
 	if res := r.result(t); res.Status != 400 || !strings.Contains(string(res.Body), "Session does not exist") {
 		t.Errorf("result %d %s", res.Status, res.Body)

@@ -12,16 +12,20 @@ import (
 
 	"github.com/gradefleet/gradefleet/cli/internal/bench"
 	"github.com/gradefleet/gradefleet/cli/internal/grade"
+	"github.com/gradefleet/gradefleet/cli/internal/growth"
+	"github.com/gradefleet/gradefleet/cli/internal/overload"
 	"github.com/gradefleet/gradefleet/cli/internal/up"
 	"github.com/gradefleet/gradefleet/shared/buildinfo"
 )
 
 // commands of the program; each package documents its own options.
 type commands struct {
-	Up      up.Config    `cmd:"" help:"Run the whole fleet in this process: NATS with JetStream, a gateway, a worker."`
-	Grade   grade.Config `cmd:"" help:"Grade the rows of workload files and compare with recorded verdicts."`
-	Bench   bench.Config `cmd:"" help:"Drive one or two servers and print throughput and latency."`
-	Version struct{}     `cmd:"" help:"Print the version."`
+	Up       up.Config       `cmd:"" help:"Run the whole fleet in this process: NATS with JetStream, a gateway, a worker."`
+	Grade    grade.Config    `cmd:"" help:"Grade the rows of workload files and compare with recorded verdicts."`
+	Bench    bench.Config    `cmd:"" help:"Drive one or two servers and print throughput and latency."`
+	Growth   growth.Config   `cmd:"" hidden:"" help:"Measure what a fleet costs as it grows, with simulated workers."`
+	Overload overload.Config `cmd:"" help:"Send a fleet of its own several times what it can answer, and check that it holds."`
+	Version  struct{}        `cmd:"" help:"Print the version."`
 }
 
 func main() {
@@ -51,6 +55,10 @@ func run(ctx context.Context, args []string) error {
 		return grade.Run(ctx, c.Grade, os.Stdout, os.Stderr)
 	case "bench":
 		return bench.Run(ctx, c.Bench, os.Stdout)
+	case "overload":
+		return overload.Run(ctx, c.Overload, os.Stdout)
+	case "growth":
+		return growth.Run(ctx, c.Growth, os.Stdout, os.Stderr)
 	}
 	fmt.Println(buildinfo.Version())
 	return nil

@@ -91,7 +91,7 @@ func TestEveryKind(t *testing.T) {
 		if !(0 < s.P50 && s.P50 <= s.P95 && s.P95 <= s.P99) {
 			t.Errorf("%s: latencies %v, %v, %v", k.Kind, s.P50, s.P95, s.P99)
 		}
-		if k.Ratio != nil {
+		if len(k.Ratios) != 0 {
 			t.Errorf("%s has a ratio of one server", k.Kind)
 		}
 	}
@@ -119,16 +119,16 @@ func TestTwoServersTakeTurns(t *testing.T) {
 		t.Errorf("turns %s, want ABABAB", got)
 	}
 	k := r.Kinds[0]
-	if k.Ratio == nil || len(k.Results) != 2 {
+	if len(k.Ratios) != 1 || len(k.Results) != 2 {
 		t.Fatalf("got %+v", k)
 	}
-	if got, want := k.Ratio.RequestsPerSecond, k.Results[0].RequestsPerSecond/k.Results[1].RequestsPerSecond; got != want {
+	if got, want := k.Ratios[0].RequestsPerSecond, k.Results[0].RequestsPerSecond/k.Results[1].RequestsPerSecond; got != want {
 		t.Errorf("ratio %v, want %v", got, want)
 	}
-	if got, want := k.Ratio.P99, k.Results[0].P99/k.Results[1].P99; got != want {
+	if got, want := k.Ratios[0].P99, k.Results[0].P99/k.Results[1].P99; got != want {
 		t.Errorf("ratio of p99 %v, want %v", got, want)
 	}
-	if q := k.Ratio; !(0 < q.Lowest && q.Lowest <= q.Highest) {
+	if q := k.Ratios[0]; !(0 < q.Lowest && q.Lowest <= q.Median && q.Median <= q.Highest) {
 		t.Errorf("rounds from %v to %v", q.Lowest, q.Highest)
 	}
 }
@@ -243,7 +243,7 @@ func TestLoadOrder(t *testing.T) {
 	}
 	path := writeWorkload(t, rows...)
 	ids := func(limit int) (ids []string) {
-		loaded, err := load(path, limit)
+		loaded, err := load(path, limit, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -264,6 +264,19 @@ func TestLoadOrder(t *testing.T) {
 	}
 }
 
+func TestUnrulyRowsAreLeftOut(t *testing.T) {
+	unruly := strings.Replace(additions(1), "{", `{"unruly":true,`, 1)
+	path := writeWorkload(t, additions(0), unruly, additions(2))
+	for all, want := range map[bool]int{false: 2, true: 3} {
+		if rows, err := load(path, 0, all); err != nil || len(rows) != want {
+			t.Errorf("all=%v: %d rows, want %d: %v", all, len(rows), want, err)
+		}
+	}
+	if _, err := load(writeWorkload(t, unruly), 0, false); err == nil || !strings.Contains(err.Error(), "unruly") {
+		t.Errorf("nothing but unruly rows: %v", err)
+	}
+}
+
 func TestTables(t *testing.T) {
 	server := apitest.New(t, func(w http.ResponseWriter, r apitest.Request) bool {
 		if r.Path == "/evaluate_code" && r.Number%3 == 0 {
@@ -279,7 +292,7 @@ func TestTables(t *testing.T) {
 	}
 	for _, want := range []string{
 		"A is " + server.URL + "\nB is " + server.URL + "\n", "clients: 4; each kind: 0.05 s on each server, in 1 rounds",
-		"requests/s", "p99 ms", "10 cases               A ", "\n                       B ", "A/B", "x  rounds: ", "500: ", "wrong: ",
+		"requests/s", "p99 ms", "10 cases           A ", "\n                   B ", "A/B", "x  rounds: ", "500: ", "wrong: ",
 		"write_file ", "read_file ", "1 cases of 1 submissions differ, of 2 submissions asked for", "t2 case 0: got passed, want failed",
 	} {
 		if !strings.Contains(out.String(), want) {
@@ -311,6 +324,12 @@ func TestRefusals(t *testing.T) {
 		"a negative limit":     {[]string{near, "--limit=-1"}, "--limit: -1", nil},
 		"a negative warm-up":   {[]string{near, "--warmup=-1s"}, "--warmup", nil},
 		"once without rows":    {[]string{near, "--once"}, "--once", nil},
+		"rows beside a URL":    {[]string{near, "--rows=fleet"}, "--original", nil},
+		"an original alone":    {[]string{near, "--original=" + server.URL}, "--original", nil},
+		"a limit alone":        {[]string{"--rows=limit,fleet"}, "limit needs engine", nil},
+		"the limit once":       {[]string{"--rows=limit,engine", "--once", "--workload=w"}, "--once", nil},
+		"no slots":             {[]string{near, "--slots=-1"}, "--slots: -1", nil},
+		"nothing built":        {[]string{"--rows=fleet", "--binaries=/no/such"}, "make build", os.ErrNotExist},
 		"a missing workload":   {[]string{near, "--workload=/no/such.jsonl"}, "no/such.jsonl", os.ErrNotExist},
 	} {
 		t.Run(name, func(t *testing.T) {

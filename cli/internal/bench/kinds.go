@@ -7,13 +7,27 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/gradefleet/gradefleet/cli/internal/fleetclient"
 	"github.com/gradefleet/gradefleet/cli/internal/workload"
+)
+
+// class says what a kind asks of whoever is driven; not everybody does all.
+type class int
+
+const (
+	grading  class = iota // evaluate requests
+	commands              // run requests
+	files                 // reading and writing
+	forks                 // nothing but a child, which only the limit has
 )
 
 // kind is one kind of request, measured on its own.
 type kind struct {
-	name string
+	name  string
+	class class
+	// workload says that the rows are of a file.
+	workload bool
+	// clients is how many send at a time; 0: as many as usual.
+	clients int
 	// rows are what evaluate requests ask for, in turn; empty for other kinds.
 	rows []*workload.Row
 	// step does the n-th request and checks its answer.
@@ -32,9 +46,15 @@ type outcome struct {
 	differences []workload.Difference
 }
 
+// oneClient is how many clients see what a single request takes.
+const oneClient = 1
+
 // kinds returns what cfg asks for, in the order of its fields.
 func kinds(cfg Config) ([]*kind, error) {
 	var all []*kind
+	if cfg.has(rowLimit) {
+		all = append(all, &kind{name: "bare fork", class: forks})
+	}
 	for _, n := range cfg.Cases {
 		k, err := trivial(n)
 		if err != nil {
@@ -42,12 +62,20 @@ func kinds(cfg Config) ([]*kind, error) {
 		}
 		all = append(all, k)
 	}
-	for _, path := range cfg.Workload {
-		rows, err := load(path, cfg.Limit)
+	if cfg.Single {
+		k, err := trivial(1)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, evaluating(filepath.Base(path), rows))
+		k.name, k.clients = kindSingle, oneClient
+		all = append(all, k)
+	}
+	for _, path := range cfg.Workload {
+		rows, err := load(path, cfg.Limit, cfg.Once)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, ofFile(filepath.Base(path), rows))
 	}
 	if cfg.RunCommand {
 		all = append(all, running())
@@ -57,6 +85,9 @@ func kinds(cfg Config) ([]*kind, error) {
 	}
 	return all, nil
 }
+
+// kindSingle is 1 case, asked for by one client.
+const kindSingle = "1 case, 1 client"
 
 // trivial asks for submissions of n cases that cost next to nothing to run.
 func trivial(n int) (*kind, error) {
@@ -77,14 +108,20 @@ func trivial(n int) (*kind, error) {
 
 // load reads a workload in an order that is random, and the same each time.
 // Files are sorted by where problems come from; any part of the order should
-// stand for the whole.
-func load(path string, limit int) ([]*workload.Row, error) {
+// stand for the whole. Unruly rows are left out unless all are wanted: one that
+// takes all of its time limit would be all that is measured.
+func load(path string, limit int, all bool) ([]*workload.Row, error) {
 	var rows []*workload.Row
 	for row, err := range workload.Rows(path) {
 		if err != nil {
 			return nil, err
 		}
-		rows = append(rows, row)
+		if all || !row.Unruly {
+			rows = append(rows, row)
+		}
+	}
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("read workload %s: all of its rows are unruly, there is nothing to measure", path)
 	}
 	order := rand.New(rand.NewPCG(1, 1))
 	order.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
@@ -94,24 +131,38 @@ func load(path string, limit int) ([]*workload.Row, error) {
 	return rows, nil
 }
 
+// ofFile asks for the rows of a workload file.
+func ofFile(name string, rows []*workload.Row) *kind {
+	k := evaluating(name, rows)
+	k.workload = true
+	return k
+}
+
 func evaluating(name string, rows []*workload.Row) *kind {
-	return &kind{name: name, rows: rows, step: func(ctx context.Context, u *user, n int64) (outcome, error) {
-		i := int(n % int64(len(rows)))
-		answer, err := u.api.Evaluate(ctx, rows[i].Body(u.session))
+	k := &kind{name: name, rows: rows}
+	k.step = func(ctx context.Context, u *user, n int64) (outcome, error) {
+		i := int(n % int64(len(k.rows)))
+		row := k.rows[i]
+		answer, err := u.api.Evaluate(ctx, row.Body(u.session))
 		if err != nil {
 			return outcome{}, err
 		}
-		differences := rows[i].Compare(answer.Passed, answer.Verdicts())
-		return outcome{right: len(differences) == 0, cases: rows[i].Cases, row: i, differences: differences}, nil
-	}}
+		differences := row.Compare(answer.Passed, answer.Verdicts())
+		return outcome{right: len(differences) == 0, cases: row.Cases, row: i, differences: differences}, nil
+	}
+	return k
 }
 
 const command, commandSays = "echo hi", "hi\n"
 
+// The names of kinds that targets are set for.
+const kindRun, kindWrite, kindRead = "run", "write_file", "read_file"
+
 func running() *kind {
 	return &kind{
-		name:    "run",
-		prepare: writeFirst,
+		name:    kindRun,
+		class:   commands,
+		prepare: open,
 		step: func(ctx context.Context, u *user, _ int64) (outcome, error) {
 			result, err := u.api.Run(ctx, u.session, command)
 			return outcome{right: result.Stdout == commandSays && result.Stderr == ""}, err
@@ -140,9 +191,18 @@ func writeFirst(ctx context.Context, u *user) error {
 	return u.api.WriteFile(ctx, u.session, u.path, u.content)
 }
 
+// open makes the client's session, in the way there is.
+func open(ctx context.Context, u *user) error {
+	if o, ok := u.api.(opener); ok {
+		return o.open(u.session)
+	}
+	return writeFirst(ctx, u)
+}
+
 func writing() *kind {
 	return &kind{
-		name:    "write_file",
+		name:    kindWrite,
+		class:   files,
 		prepare: writeFirst,
 		step: func(ctx context.Context, u *user, n int64) (outcome, error) {
 			content := fileContent(n)
@@ -161,7 +221,8 @@ func writing() *kind {
 
 func reading() *kind {
 	return &kind{
-		name:    "read_file",
+		name:    kindRead,
+		class:   files,
 		prepare: writeFirst,
 		step: func(ctx context.Context, u *user, _ int64) (outcome, error) {
 			right, err := readBack(ctx, u)
@@ -180,7 +241,7 @@ func readBack(ctx context.Context, u *user) (right bool, err error) {
 
 // user is one client of a server. One goroutine at a time uses it.
 type user struct {
-	api     *fleetclient.Client
+	api     api
 	session string
 	// path and content are of the file that the client wrote last.
 	path, content string

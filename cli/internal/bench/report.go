@@ -20,36 +20,49 @@ type report struct {
 	Seconds float64      `json:"seconds"` // asked for, for each server and kind
 	Rounds  int          `json:"rounds"`
 	Once    bool         `json:"once"`
+	Slots   int          `json:"slots,omitempty"` // of each of ours
 	Servers []serverName `json:"servers"`
 	Kinds   []kindReport `json:"kinds"`
+	// Memory is of idle slots, Targets what the project wants to reach; both
+	// only where ours are measured.
+	Memory  []memoryReport `json:"memory,omitempty"`
+	Targets []targetReport `json:"targets,omitempty"`
 }
 
 type serverName struct {
 	Name string `json:"name"`
-	URL  string `json:"url"`
+	// What is a server's URL, or says what it is.
+	What string `json:"what"`
 }
 
 // kindReport is one kind of request on each server.
 type kindReport struct {
 	Kind    string         `json:"kind"`
 	Rows    int            `json:"rows"` // of the workload; 0 for requests without rows
+	LeftOut leftOut        `json:"rows_left_out"`
 	Results []serverReport `json:"results"`
-	Ratio   *ratios        `json:"ratio,omitempty"`
+	Ratios  []ratios       `json:"ratios"`
+
+	workload bool
 }
 
 // serverReport is one kind of request on one server. Requests, rates and
 // latencies are of right answers only.
 type serverReport struct {
-	Server            string         `json:"server"`
-	Requests          int            `json:"requests"`
-	Cases             int            `json:"cases"`
-	WallSeconds       float64        `json:"wall_s"`
-	RequestsPerSecond float64        `json:"requests_per_s"`
-	CasesPerSecond    float64        `json:"cases_per_s"`
-	P50               float64        `json:"p50_ms"`
-	P95               float64        `json:"p95_ms"`
-	P99               float64        `json:"p99_ms"`
-	Errors            map[string]int `json:"errors"` // by status, or by what became of the connection
+	Server            string  `json:"server"`
+	Requests          int     `json:"requests"`
+	Cases             int     `json:"cases"`
+	WallSeconds       float64 `json:"wall_s"`
+	RequestsPerSecond float64 `json:"requests_per_s"`
+	CasesPerSecond    float64 `json:"cases_per_s"`
+	P50               float64 `json:"p50_ms"`
+	P95               float64 `json:"p95_ms"`
+	P99               float64 `json:"p99_ms"`
+	// CPU is what all of its processes used for a right answer, 0 if unknown;
+	// DriverCPU what the load did.
+	CPU       float64        `json:"cpu_ms"`
+	DriverCPU float64        `json:"driver_cpu_ms"`
+	Errors    map[string]int `json:"errors"` // by status, or by what became of the connection
 	// RowsAsked is how many rows of the workload were asked for at least once.
 	RowsAsked         int                   `json:"rows_asked"`
 	CasesDiffer       int                   `json:"cases_differ"`
@@ -57,50 +70,78 @@ type serverReport struct {
 	Differences       []workload.Difference `json:"differences"` // the first few
 }
 
-// ratios are of the first server by the second. 0: there is none.
+// ratios of one server by another. 0: there is none.
 type ratios struct {
+	Of                string  `json:"of"`
+	By                string  `json:"by"`
 	RequestsPerSecond float64 `json:"requests_per_s"`
 	CasesPerSecond    float64 `json:"cases_per_s"`
+	CPU               float64 `json:"cpu"`
 	P50               float64 `json:"p50"`
 	P95               float64 `json:"p95"`
 	P99               float64 `json:"p99"`
-	// Lowest and Highest are the extremes of RequestsPerSecond among rounds.
+	// Lowest, Median and Highest are of RequestsPerSecond, among rounds.
 	Lowest  float64 `json:"lowest"`
+	Median  float64 `json:"median"`
 	Highest float64 `json:"highest"`
 }
 
-func newReport(cfg Config, servers []*server) *report {
+// pairs are those whose ratios are told, where both were measured.
+var pairs = [][2]string{
+	{"A", "B"},
+	{nameEngine, nameFork},
+	{nameFleet, nameEngine},
+	{nameProcesses, nameFleet},
+	{nameFleet, nameOriginal},
+	{nameProcesses, nameOriginal},
+}
+
+func newReport(cfg Config, targets []*target) *report {
 	r := &report{Clients: cfg.Clients, Seconds: cfg.Seconds, Rounds: cfg.Rounds, Once: cfg.Once, Kinds: []kindReport{}}
-	for _, s := range servers {
-		r.Servers = append(r.Servers, serverName{s.name, s.api.URL()})
+	if len(cfg.Rows) > 0 {
+		r.Slots = cfg.Slots
+	}
+	for _, t := range targets {
+		r.Servers = append(r.Servers, serverName{t.name, t.what})
 	}
 	return r
 }
 
-// add takes in what was measured of one kind, one measurement a server.
-func (r *report) add(k *kind, servers []*server, measured []*measurement) kindReport {
-	result := kindReport{Kind: k.name, Rows: len(k.rows)}
+// add takes in what was measured of one kind, one measurement a target.
+func (r *report) add(k *kind, targets []*target, measured []*measurement, left leftOut) kindReport {
+	result := kindReport{Kind: k.name, Rows: len(k.rows), LeftOut: left, Ratios: []ratios{}, workload: k.workload}
+	at := map[string]int{}
 	for i, m := range measured {
 		total, rate := m.total(), rateOf(m.clients)
 		s := serverReport{
-			Server: servers[i].name, Requests: total.requests, Cases: total.cases, WallSeconds: m.wall.Seconds(),
+			Server: targets[i].name, Requests: total.requests, Cases: total.cases, WallSeconds: m.wall.Seconds(),
 			RequestsPerSecond: rate.requests, CasesPerSecond: rate.cases,
 			Errors: m.errors, RowsAsked: m.rows, Differences: m.verdicts.list(),
 		}
 		s.P50, s.P95, s.P99 = m.latencyMS()
+		s.CPU, s.DriverCPU = m.perRequest()
 		s.CasesDiffer, s.SubmissionsDiffer = m.verdicts.count()
 		result.Results = append(result.Results, s)
+		at[s.Server] = i
 	}
-	if len(measured) == 2 {
-		a, b := result.Results[0], result.Results[1]
-		result.Ratio = &ratios{
+	for _, p := range pairs {
+		i, ok := at[p[0]]
+		j, also := at[p[1]]
+		if !ok || !also {
+			continue
+		}
+		a, b := result.Results[i], result.Results[j]
+		q := ratios{
+			Of: p[0], By: p[1],
 			RequestsPerSecond: ratio(a.RequestsPerSecond, b.RequestsPerSecond),
 			CasesPerSecond:    ratio(a.CasesPerSecond, b.CasesPerSecond),
+			CPU:               ratio(a.CPU, b.CPU),
 			P50:               ratio(a.P50, b.P50),
 			P95:               ratio(a.P95, b.P95),
 			P99:               ratio(a.P99, b.P99),
 		}
-		result.Ratio.Lowest, result.Ratio.Highest = spread(measured[0].rounds, measured[1].rounds)
+		q.Lowest, q.Median, q.Highest = spread(measured[i].rounds, measured[j].rounds)
+		result.Ratios = append(result.Ratios, q)
 	}
 	r.Kinds = append(r.Kinds, result)
 	return result
@@ -133,19 +174,19 @@ func (r *report) printJSON(out io.Writer) error {
 	return err
 }
 
-const rowFormat = "%-22s %-6s %9s %10s %10s %9s %9s %9s  %s\n"
+const rowFormat = "%-18s %-18s %8s %10s %10s %8s %9s %9s %9s  %s\n"
 
 func (r *report) printHead(out io.Writer) error {
 	var b strings.Builder
 	for _, s := range r.Servers {
-		fmt.Fprintf(&b, "%s is %s\n", s.Name, s.URL)
+		fmt.Fprintf(&b, "%s is %s\n", s.Name, s.What)
 	}
 	each := fmt.Sprintf("%g s on each server", r.Seconds)
 	if r.Once {
 		each = "each row once on each server"
 	}
 	fmt.Fprintf(&b, "clients: %d; each kind: %s, in %d rounds\n\n", r.Clients, each, r.Rounds)
-	fmt.Fprintf(&b, rowFormat, "kind", "server", "requests", "requests/s", "cases/s", "p50 ms", "p95 ms", "p99 ms", "errors")
+	fmt.Fprintf(&b, rowFormat, "kind", "server", "requests", "requests/s", "cases/s", "CPU ms", "p50 ms", "p95 ms", "p99 ms", "errors")
 	_, err := io.WriteString(out, b.String())
 	return err
 }
@@ -160,16 +201,16 @@ func (k kindReport) print(out io.Writer) error {
 			cases = fmt.Sprintf("%.1f", s.CasesPerSecond)
 		}
 		fmt.Fprintf(&b, rowFormat, name, s.Server, fmt.Sprint(s.Requests), fmt.Sprintf("%.1f", s.RequestsPerSecond), cases,
-			milliseconds(s.P50), milliseconds(s.P95), milliseconds(s.P99), reasons(s.Errors))
+			milliseconds(s.CPU), milliseconds(s.P50), milliseconds(s.P95), milliseconds(s.P99), reasons(s.Errors))
 		name = ""
 	}
-	if q := k.Ratio; q != nil {
-		note := fmt.Sprintf("rounds: %s to %s", times(q.Lowest), times(q.Highest))
-		fmt.Fprintf(&b, rowFormat, "", "A/B", "", times(q.RequestsPerSecond), times(q.CasesPerSecond), times(q.P50), times(q.P95), times(q.P99), note)
+	for _, q := range k.Ratios {
+		note := fmt.Sprintf("rounds: %s to %s, median %s", times(q.Lowest), times(q.Highest), times(q.Median))
+		fmt.Fprintf(&b, rowFormat, "", q.Of+"/"+q.By, "", times(q.RequestsPerSecond), times(q.CasesPerSecond), times(q.CPU), times(q.P50), times(q.P95), times(q.P99), note)
 	}
 	for _, s := range k.Results {
 		// Trivial submissions are one row: that none differs goes without saying.
-		if k.Rows <= 1 && s.SubmissionsDiffer == 0 {
+		if (k.Rows <= 1 || s.RowsAsked == 0) && s.SubmissionsDiffer == 0 {
 			continue
 		}
 		fmt.Fprintf(&b, "  %s: %d cases of %d submissions differ, of %d submissions asked for\n", s.Server, s.CasesDiffer, s.SubmissionsDiffer, s.RowsAsked)
@@ -179,6 +220,12 @@ func (k kindReport) print(out io.Writer) error {
 		if len(s.Differences) == maxListed {
 			fmt.Fprintf(&b, "    (at most %d are listed)\n", maxListed)
 		}
+	}
+	if n := k.LeftOut.Limit; n > 0 {
+		fmt.Fprintf(&b, "  %d submissions were left out: they run into a limit, or take longer than %v\n", n, rulyTime)
+	}
+	if n := k.LeftOut.Original; n > 0 {
+		fmt.Fprintf(&b, "  %d submissions were left out: the original fails them\n", n)
 	}
 	_, err := io.WriteString(out, b.String())
 	return err

@@ -32,10 +32,11 @@ type series struct {
 	kind  *kind
 	users []*user
 	next  atomic.Int64 // the number of the next request
+	loop  looper       // what goes through the requests by itself; nil: the users do
 }
 
 // newSeries makes clients with a session each, ready to send.
-func newSeries(ctx context.Context, k *kind, api *fleetclient.Client, clients int) (*series, error) {
+func newSeries(ctx context.Context, k *kind, api api, clients int) (*series, error) {
 	s := &series{kind: k}
 	for range clients {
 		u := &user{api: api, session: protocol.NewUUID()}
@@ -85,7 +86,12 @@ type observation struct {
 }
 
 // round lets all clients send until the round's end, and waits for the answers.
-func (s *series) round(ctx context.Context, b bounds) (seen []*observation, wall time.Duration) {
+func (s *series) round(ctx context.Context, b bounds) (seen []*observation, wall time.Duration, err error) {
+	if s.loop != nil {
+		start := time.Now()
+		seen, err = s.loop(s.kind, b.until)
+		return seen, time.Since(start), err
+	}
 	seen = make([]*observation, len(s.users))
 	start := time.Now()
 	var clients sync.WaitGroup
@@ -109,7 +115,7 @@ func (s *series) round(ctx context.Context, b bounds) (seen []*observation, wall
 			}
 		}
 	}
-	return seen, wall
+	return seen, wall, nil
 }
 
 // drive is one client's round.

@@ -42,7 +42,7 @@ func mustSeries(t *testing.T, k *kind, clients int) *series {
 func TestRoundEndsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := mustSeries(t, scripted(1, func(int64) error { return nil }), 3)
-		seen, wall := s.round(t.Context(), bounds{until: time.Now().Add(2500 * time.Millisecond), upTo: noEnd})
+		seen, wall, _ := s.round(t.Context(), bounds{until: time.Now().Add(2500 * time.Millisecond), upTo: noEnd})
 		if wall != 3*time.Second {
 			t.Errorf("wall %v, want that requests under way at 2.5 s are answered at 3 s", wall)
 		}
@@ -74,11 +74,11 @@ func TestWaitsWhenBusy(t *testing.T) {
 			}
 			return nil
 		}), 1)
-		seen, wall := s.round(t.Context(), bounds{until: start.Add(4 * time.Second), upTo: noEnd})
+		seen, wall, _ := s.round(t.Context(), bounds{until: start.Add(4 * time.Second), upTo: noEnd})
 		if o := seen[0]; o.requests != 1 || o.errors["429"] != 1 || o.busy != 4*time.Second || wall != 4*time.Second {
 			t.Errorf("first round: %+v, wall %v", o, wall)
 		}
-		seen, _ = s.round(t.Context(), bounds{until: start.Add(9 * time.Second), upTo: noEnd})
+		seen, _, _ = s.round(t.Context(), bounds{until: start.Add(9 * time.Second), upTo: noEnd})
 		if o := seen[0]; o.requests != 2 || len(o.errors) != 0 || o.latencies[0] != time.Second {
 			t.Errorf("second round: %+v", o)
 		}
@@ -92,7 +92,7 @@ func TestWaitsWhenBusy(t *testing.T) {
 func TestBusyForeverEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := mustSeries(t, scripted(2, func(int64) error { return busyError(0) }), 1)
-		seen, _ := s.round(t.Context(), s.part(0, 1))
+		seen, _, _ := s.round(t.Context(), s.part(0, 1))
 		if got, want := seen[0].errors["429"], 2*(maxBusy+1); got != want {
 			t.Errorf("%d times busy, want %d: each row is given up", got, want)
 		}
@@ -103,7 +103,7 @@ func TestPausesWhenUnreached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &kind{step: func(context.Context, *user, int64) (outcome, error) { return outcome{}, http.ErrServerClosed }}
 		s := mustSeries(t, k, 1)
-		seen, _ := s.round(t.Context(), bounds{until: time.Now().Add(time.Second), upTo: noEnd})
+		seen, _, _ := s.round(t.Context(), bounds{until: time.Now().Add(time.Second), upTo: noEnd})
 		if got, want := seen[0].errors["transport"], int(time.Second/unreachedPause); got != want {
 			t.Errorf("%d attempts in a second, want %d", got, want)
 		}
@@ -120,7 +120,7 @@ func TestCancelEndsRound(t *testing.T) {
 			}
 			return nil
 		}), 1)
-		seen, wall := s.round(ctx, bounds{until: time.Now().Add(time.Hour), upTo: noEnd})
+		seen, wall, _ := s.round(ctx, bounds{until: time.Now().Add(time.Hour), upTo: noEnd})
 		if wall != 3*time.Second || seen[0].requests != 2 || len(seen[0].errors) != 0 {
 			t.Errorf("wall %v, saw %+v: want two requests and no error", wall, seen[0])
 		}

@@ -57,16 +57,21 @@ type measurement struct {
 	latencies []time.Duration
 	errors    map[string]int // by reason
 	wall      time.Duration  // of all rounds
+	cpu       spent          // in all rounds
 	verdicts  verdicts
 	rows      int // of a workload that were asked for
 }
 
-func newMeasurement(clients int) *measurement {
-	return &measurement{clients: make([]work, clients), errors: map[string]int{}, verdicts: newVerdicts()}
+func newMeasurement() *measurement {
+	return &measurement{errors: map[string]int{}, verdicts: newVerdicts()}
 }
 
-// addRound takes what the clients of a round saw.
-func (m *measurement) addRound(seen []*observation, wall time.Duration) {
+// addRound takes what the clients of a round saw, always the same number of
+// them, and the CPU time it took.
+func (m *measurement) addRound(seen []*observation, wall time.Duration, cpu spent) {
+	if m.clients == nil {
+		m.clients = make([]work, len(seen))
+	}
 	round := make([]work, len(seen))
 	for i, o := range seen {
 		round[i] = o.work
@@ -79,6 +84,7 @@ func (m *measurement) addRound(seen []*observation, wall time.Duration) {
 	}
 	m.rounds = append(m.rounds, rateOf(round))
 	m.wall += wall
+	m.cpu = m.cpu.plus(cpu)
 }
 
 func (m *measurement) total() work {
@@ -96,18 +102,26 @@ func (m *measurement) latencyMS() (p50, p95, p99 float64) {
 	return ms(50), ms(95), ms(99)
 }
 
-// spread is the lowest and highest ratio of requests a second among rounds
-// that both servers answered in; 0, 0 without any.
-func spread(a, b []rate) (low, high float64) {
+// spread is the lowest, the middle and the highest ratio of requests a second
+// among rounds that both servers answered in; zeros without any.
+func spread(a, b []rate) (low, median, high float64) {
+	var ratios []float64
 	for i := range min(len(a), len(b)) {
-		r := ratio(a[i].requests, b[i].requests)
-		if r == 0 {
-			continue
+		if r := ratio(a[i].requests, b[i].requests); r != 0 {
+			ratios = append(ratios, r)
 		}
-		if low == 0 || r < low {
-			low = r
-		}
-		high = max(high, r)
 	}
-	return low, high
+	if len(ratios) == 0 {
+		return 0, 0, 0
+	}
+	slices.Sort(ratios)
+	n := len(ratios)
+	return ratios[0], (ratios[(n-1)/2] + ratios[n/2]) / 2, ratios[n-1]
+}
+
+// perRequest is CPU time for each right answer, in milliseconds.
+func (m *measurement) perRequest() (target, driver float64) {
+	requests := float64(m.total().requests)
+	ms := float64(time.Millisecond)
+	return ratio(float64(m.cpu.target)/ms, requests), ratio(float64(m.cpu.driver)/ms, requests)
 }

@@ -64,19 +64,19 @@ func TestSpread(t *testing.T) {
 		return rates
 	}
 	for name, test := range map[string]struct {
-		a, b      []rate
-		low, high float64
+		a, b              []rate
+		low, median, high float64
 	}{
-		"some rounds":          {requests(10, 30, 20), requests(10, 10, 10), 1, 3},
-		"one round":            {requests(10), requests(5), 2, 2},
-		"a round without":      {requests(10, 0, 40), requests(10, 10, 10), 1, 4},
-		"none in the other":    {requests(10), requests(0), 0, 0},
-		"no rounds":            {nil, nil, 0, 0},
-		"the first is highest": {requests(40, 10), requests(10, 10), 1, 4},
+		"some rounds":          {requests(10, 30, 20), requests(10, 10, 10), 1, 2, 3},
+		"one round":            {requests(10), requests(5), 2, 2, 2},
+		"a round without":      {requests(10, 0, 40), requests(10, 10, 10), 1, 2.5, 4},
+		"none in the other":    {requests(10), requests(0), 0, 0, 0},
+		"no rounds":            {nil, nil, 0, 0, 0},
+		"the first is highest": {requests(40, 10), requests(10, 10), 1, 2.5, 4},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if low, high := spread(test.a, test.b); low != test.low || high != test.high {
-				t.Errorf("got %v to %v, want %v to %v", low, high, test.low, test.high)
+			if low, median, high := spread(test.a, test.b); low != test.low || median != test.median || high != test.high {
+				t.Errorf("got %v, %v, %v, want %v, %v, %v", low, median, high, test.low, test.median, test.high)
 			}
 		})
 	}
@@ -101,9 +101,9 @@ func TestMeasurementAddsRounds(t *testing.T) {
 	see := func(requests int, busy time.Duration, errors map[string]int, latencies ...time.Duration) *observation {
 		return &observation{work: work{requests, 10 * requests, busy}, errors: errors, latencies: latencies, verdicts: newVerdicts()}
 	}
-	m := newMeasurement(2)
-	m.addRound([]*observation{see(1, time.Second, map[string]int{"500": 1}, 30*time.Millisecond), see(3, time.Second, nil, 10*time.Millisecond)}, time.Second)
-	m.addRound([]*observation{see(5, 2*time.Second, map[string]int{"500": 2, "reset": 1}), see(1, time.Second, nil, 20*time.Millisecond)}, 2*time.Second)
+	m := newMeasurement()
+	m.addRound([]*observation{see(1, time.Second, map[string]int{"500": 1}, 30*time.Millisecond), see(3, time.Second, nil, 10*time.Millisecond)}, time.Second, spent{300 * time.Millisecond, time.Second})
+	m.addRound([]*observation{see(5, 2*time.Second, map[string]int{"500": 2, "reset": 1}), see(1, time.Second, nil, 20*time.Millisecond)}, 2*time.Second, spent{200 * time.Millisecond, 0})
 	if got, want := m.total(), (work{10, 100, 5 * time.Second}); got != want {
 		t.Errorf("total %+v, want %+v", got, want)
 	}
@@ -118,6 +118,9 @@ func TestMeasurementAddsRounds(t *testing.T) {
 	}
 	if p50, p95, p99 := m.latencyMS(); p50 != 20 || p95 != 30 || p99 != 30 {
 		t.Errorf("latencies %v, %v, %v", p50, p95, p99)
+	}
+	if target, driver := m.perRequest(); target != 50 || driver != 100 {
+		t.Errorf("CPU %v and %v ms a request, want 50 and 100", target, driver)
 	}
 	if m.wall != 3*time.Second {
 		t.Errorf("wall %v", m.wall)

@@ -106,12 +106,21 @@ func (c *Client) Evaluate(ctx context.Context, body []byte) (Evaluation, error) 
 // Run runs a command in a session that has been written to.
 func (c *Client) Run(ctx context.Context, session, command string) (RunResult, error) {
 	var r RunResult
-	body, err := json.Marshal(runRequest{session, command})
+	body, err := RunBody(session, command)
 	if err != nil {
-		return r, fmt.Errorf("encode run request: %w", err)
+		return r, err
 	}
 	err = c.do(ctx, "run", http.MethodPost, "/run", body, &r)
 	return r, err
+}
+
+// RunBody is the body of a run request.
+func RunBody(session, command string) ([]byte, error) {
+	body, err := json.Marshal(runRequest{session, command})
+	if err != nil {
+		return nil, fmt.Errorf("encode run request: %w", err)
+	}
+	return body, nil
 }
 
 // WriteFile writes a file of a session, and makes the session if there is none.
@@ -193,7 +202,12 @@ func (c *Client) do(ctx context.Context, op, method, path string, body []byte, a
 	if answer == nil {
 		return nil
 	}
-	if err := json.Unmarshal(buffer.Bytes(), answer, decodeAnswer); err != nil {
+	return Decode(op, buffer.Bytes(), answer)
+}
+
+// Decode decodes the body of an answer of status 200 to an operation.
+func Decode(op string, body []byte, answer any) error {
+	if err := json.Unmarshal(body, answer, decodeAnswer); err != nil {
 		return &AnswerError{Op: op, Err: err}
 	}
 	return nil

@@ -31,6 +31,8 @@ type fleet struct {
 	workers []*runningWorker
 	// registries hold the metrics, one of each process that there would be.
 	registries []*prometheus.Registry
+	// startWorker starts one more.
+	startWorker func() *runningWorker
 }
 
 type runningWorker struct {
@@ -38,8 +40,9 @@ type runningWorker struct {
 	stop func()
 }
 
-// newFleet starts a fleet and waits until every gateway knows every worker.
-func newFleet(t *testing.T, gateways, workers int) *fleet {
+// newFleet starts a fleet and waits until every gateway knows every worker;
+// settings are flags of the workers.
+func newFleet(t *testing.T, gateways, workers int, settings ...string) *fleet {
 	t.Helper()
 	f := &fleet{client: &http.Client{Timeout: 90 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	t.Cleanup(f.client.CloseIdleConnections)
@@ -61,10 +64,14 @@ func newFleet(t *testing.T, gateways, workers int) *fleet {
 		}
 		return b
 	}
-	for i := range workers {
+	f.startWorker = func() *runningWorker {
 		r := prometheus.NewRegistry()
 		f.registries = append(f.registries, r)
-		f.workers = append(f.workers, startWorker(t, connect(fmt.Sprint("worker", i)), r, log))
+		f.workers = append(f.workers, startWorker(t, connect(fmt.Sprint("worker", len(f.workers))), r, log, settings...))
+		return f.workers[len(f.workers)-1]
+	}
+	for range workers {
+		f.startWorker()
 	}
 	for i := range gateways {
 		r := prometheus.NewRegistry()
@@ -94,7 +101,7 @@ func newFleet(t *testing.T, gateways, workers int) *fleet {
 	return f
 }
 
-func startWorker(t *testing.T, b *bus.Bus, r prometheus.Registerer, log *slog.Logger) *runningWorker {
+func startWorker(t *testing.T, b *bus.Bus, r prometheus.Registerer, log *slog.Logger, settings ...string) *runningWorker {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "gradefleet-fleet-")
 	if err != nil {
@@ -104,7 +111,7 @@ func startWorker(t *testing.T, b *bus.Bus, r prometheus.Registerer, log *slog.Lo
 	var cfg node.Config
 	parser, err := kong.New(&cfg)
 	if err == nil {
-		_, err = parser.Parse([]string{"--data", dir, "--slots", "1"})
+		_, err = parser.Parse(append([]string{"--data", dir, "--slots", "1"}, settings...))
 	}
 	if err != nil {
 		t.Fatal(err)

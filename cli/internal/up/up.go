@@ -67,7 +67,9 @@ func Run(ctx context.Context, cfg Config, out, logTo io.Writer) error {
 	defer nc.Close()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	b, err := bus.Ensure(ctx, nc, bus.Settings{QueueLimit: cfg.Gateway.WithDefaults().QueueLimit, Replicas: cfg.NATS.Replicas})
+	settings := cfg.Gateway.BusSettings(cfg.NATS.Replicas)
+	settings.StoreBytes = cfg.NATS.Store
+	b, err := bus.Ensure(ctx, nc, settings)
 	if err != nil {
 		return err
 	}

@@ -3,8 +3,8 @@
 //
 // A row has task_id, code, entry_point and io_cases, the last three as the API
 // takes them, and optionally limits and isolation, also as the API takes them,
-// and verdicts, one boolean a case. Other keys are ignored. Code and cases are
-// kept as they are written: nothing here knows Python.
+// verdicts, one boolean a case, and unruly. Other keys are ignored. Code and
+// cases are kept as they are written: nothing here knows Python.
 package workload
 
 import (
@@ -26,6 +26,9 @@ type Row struct {
 	Cases int
 	// Verdicts are the recorded verdicts, one a case; nil if none are recorded.
 	Verdicts []bool
+	// Unruly says that the submission runs into a limit or ends its process:
+	// it takes what time the limit gives it, and some servers with it.
+	Unruly bool
 
 	// tail is the request's body after the id, encoded once.
 	tail []byte
@@ -81,6 +84,7 @@ type wireRow struct {
 	Limits     jsontext.Value `json:"limits"`
 	Isolation  jsontext.Value `json:"isolation"`
 	Verdicts   []bool         `json:"verdicts"`
+	Unruly     bool           `json:"unruly"`
 }
 
 // allowSurrogates lets lone ones through: they are part of what a grader must stand.
@@ -109,7 +113,7 @@ func parse(line []byte) (*Row, error) {
 			return nil, fmt.Errorf("%s: want %s, got a JSON %s", f.name, f.want, got)
 		}
 	}
-	row := &Row{TaskID: w.TaskID, Verdicts: w.Verdicts}
+	row := &Row{TaskID: w.TaskID, Verdicts: w.Verdicts, Unruly: w.Unruly}
 	var err error
 	if row.Cases, err = countCases(w.Cases); err != nil {
 		return nil, err

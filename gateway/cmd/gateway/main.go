@@ -74,7 +74,9 @@ func run(ctx context.Context, args []string, logTo io.Writer) error {
 		return err
 	}
 	defer nc.Close()
-	b, err := bus.Ensure(ctx, nc, bus.Settings{QueueLimit: o.Gateway.WithDefaults().QueueLimit, Replicas: o.NATS.Replicas})
+	settings := o.Gateway.BusSettings(o.NATS.Replicas)
+	settings.StoreBytes = o.NATS.Store
+	b, err := bus.Ensure(ctx, nc, settings)
 	if err != nil {
 		return err
 	}

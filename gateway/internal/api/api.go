@@ -6,6 +6,7 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -14,6 +15,9 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/gradefleet/gradefleet/gateway/internal/admit"
+	"github.com/gradefleet/gradefleet/gateway/internal/batch"
+	"github.com/gradefleet/gradefleet/gateway/internal/jobs"
 	"github.com/gradefleet/gradefleet/gateway/internal/routing"
 	"github.com/gradefleet/gradefleet/gateway/internal/shape"
 	"github.com/gradefleet/gradefleet/shared/protocol"
@@ -31,11 +35,48 @@ type Fleet interface {
 	Fork(context.Context, routing.Request) (protocol.Result, error)
 }
 
+// Jobs are asynchronous jobs and requests with an idempotency key; see package jobs.
+type Jobs interface {
+	Submit(ctx context.Context, req jobs.Request) (protocol.Kept, error)
+	Do(ctx context.Context, req jobs.Request) (result protocol.Result, joined bool, err error)
+	Get(ctx context.Context, job, caller string, wait time.Duration) (protocol.Kept, error)
+	Cancel(ctx context.Context, job, caller string) (protocol.Kept, error)
+	List(ctx context.Context, caller string, limit int) ([]protocol.Kept, error)
+}
+
+// Queue says how long a queue is.
+type Queue struct {
+	// Queue is "evaluate" (shared, somebody waits for each job), "bulk" (shared),
+	// or a worker's own, "worker:" and its id.
+	Queue string `json:"queue"`
+	// Waiting jobs are with no worker yet, Running ones are.
+	Waiting int `json:"waiting"`
+	Running int `json:"running"`
+	// OldestSeconds is the age of the oldest job; 0 if there is none.
+	OldestSeconds float64 `json:"oldest_s"`
+}
+
 // Config of the API.
 type Config struct {
 	Fleet Fleet
-	// Workers returns the latest heartbeat of each live worker.
+	Jobs  Jobs
+	// Workers returns the latest heartbeat of each live worker, Queues the queues.
 	Workers func() []protocol.Heartbeat
+	Queues  func(context.Context) []Queue
+	// Gate limits what callers may send.
+	Gate *admit.Gate
+	// Batch says how batches are graded.
+	Batch batch.Config
+	// Keys are the digests (SHA-256) of the API keys that are taken; if there are
+	// none, callers need no key.
+	Keys map[[sha256.Size]byte]struct{}
+	// CheckWebhook returns what is wrong with the URL of a webhook; nil if there
+	// are no webhooks here.
+	CheckWebhook func(url string) error
+	// Stopping is closed when the gateway stops: batches end then.
+	Stopping <-chan struct{}
+	// IdleTimeout is how long a batch may stay open without a line; 0 for no limit.
+	IdleTimeout time.Duration
 	// MaxBody returns the largest body taken, in bytes; it may change with the
 	// NATS server that is connected.
 	MaxBody func() int64
@@ -76,14 +117,18 @@ func New(cfg Config) (http.Handler, error) {
 	e.NoMethod(a.handle(func(*gin.Context) (protocol.Result, error) { return protocol.Result{}, errMethod }))
 
 	e.GET("/", a.ping)
-	e.POST("/evaluate_code", a.post(shape.Evaluate, cfg.Fleet.Evaluate))
-	e.POST("/run", a.post(shape.Run, cfg.Fleet.Run))
-	e.GET("/read_file", a.handle(a.readFile))
+	e.POST("/evaluate_code", a.job(protocol.Evaluate, shape.Evaluate, cfg.Fleet.Evaluate))
+	e.POST("/evaluate_batch", a.evaluateBatch)
+	e.POST("/run", a.job(protocol.Run, shape.Run, cfg.Fleet.Run))
+	e.GET("/jobs", a.known(a.listJobs))
+	e.GET("/jobs/:id", a.known(a.getJob))
+	e.DELETE("/jobs/:id", a.known(a.cancelJob))
+	e.GET("/read_file", a.limited(a.readFile))
 	e.POST("/write_file", a.post(shape.WriteFile, cfg.Fleet.Write))
 	e.POST("/delete_file", a.post(shape.DeleteFile, cfg.Fleet.Delete))
 	e.POST("/rename_file", a.post(shape.RenameFile, cfg.Fleet.Rename))
 	e.POST("/fork_session", a.post(shape.ForkSession, cfg.Fleet.Fork))
-	e.GET("/workers", a.handle(a.workers))
+	e.GET("/workers", a.known(a.workers))
 	e.GET("/openapi.yaml", a.openAPI)
 	e.GET("/docs", a.docsPage)
 	return e, nil

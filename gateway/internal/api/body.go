@@ -41,6 +41,9 @@ func (a *api) readBody(c *gin.Context) (*body, error) {
 	if declared > limit {
 		return nil, fault.TooLarge(fmt.Sprintf("The body is %d bytes, the limit is %d bytes", declared, limit))
 	}
+	if err := hold(c, declared); err != nil {
+		return nil, err
+	}
 	from := buffers.Get().(*[]byte)
 	b := &body{from: from}
 	var err error
@@ -48,7 +51,9 @@ func (a *api) readBody(c *gin.Context) (*body, error) {
 		b.bytes = resize(from, int(declared))
 		_, err = io.ReadFull(c.Request.Body, b.bytes)
 	} else {
-		b.bytes, err = readChunks(from, c.Request.Body, limit)
+		if b.bytes, err = readChunks(from, c.Request.Body, limit); err == nil {
+			err = hold(c, int64(len(b.bytes)))
+		}
 	}
 	if err != nil {
 		b.release()

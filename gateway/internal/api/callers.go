@@ -2,6 +2,8 @@ package api
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"net/netip"
 	"slices"
 	"sync"
@@ -42,9 +44,8 @@ func newCallers(now func() time.Time) *callers {
 	return &callers{now: now, start: now(), counts: map[string]int{}}
 }
 
-// count adds a request of an address as gin gives it.
-func (c *callers) count(address string) {
-	name := callerName(address)
+// count adds a request of a caller, as callerName or keyName names it.
+func (c *callers) count(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.turn()
@@ -101,8 +102,12 @@ func callerName(address string) string {
 	return network.String()
 }
 
+// keyName is who counts as one caller by a key: the start of its digest, which
+// names it in logs and metrics and gives nothing away.
+func keyName(digest [sha256.Size]byte) string { return "key:" + hex.EncodeToString(digest[:4]) }
+
 var callerDesc = prometheus.NewDesc("gradefleet_http_caller_requests",
-	"Requests in the last full minute of the 10 callers that sent most, by address (IPv6: by /64).",
+	"Requests in the last full minute of the 10 callers that sent most, by API key or address (IPv6: by /64).",
 	[]string{"caller"}, nil)
 
 // Describe implements prometheus.Collector.

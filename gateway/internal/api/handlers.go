@@ -18,26 +18,37 @@ import (
 
 // post reads a JSON body of the given form and hands it on as it is.
 func (a *api) post(form *shape.Form, do func(context.Context, routing.Request) (protocol.Result, error)) gin.HandlerFunc {
-	return a.handle(func(c *gin.Context) (protocol.Result, error) {
-		body, err := a.readBody(c)
+	return a.limited(func(c *gin.Context) (protocol.Result, error) {
+		body, session, err := a.readForm(c, form)
 		if err != nil {
 			return protocol.Result{}, err
 		}
 		defer body.release()
-		session, err := form.Check(body.bytes)
-		var wrong *shape.Error
-		if errors.As(err, &wrong) {
-			return protocol.Result{}, fault.Unprocessable(wrong.Detail)
-		}
-		if err != nil {
-			return protocol.Result{}, err
-		}
-		if err := protocol.CheckSessionID(session); err != nil {
-			return protocol.Result{}, fault.BadRequest(err.Error())
-		}
-		c.Set(sessionKey, session)
-		return do(c.Request.Context(), routing.Request{ID: requestID(c), Session: session, Body: body.bytes})
+		return do(c.Request.Context(), routing.Request{ID: requestID(c), Session: session, Caller: caller(c), Body: body.bytes})
 	})
+}
+
+// readForm reads a JSON body of the given form and the session id in it.
+func (a *api) readForm(c *gin.Context, form *shape.Form) (*body, string, error) {
+	body, err := a.readBody(c)
+	if err != nil {
+		return nil, "", err
+	}
+	session, err := form.Check(body.bytes)
+	var wrong *shape.Error
+	if errors.As(err, &wrong) {
+		err = fault.Unprocessable(wrong.Detail)
+	} else if err == nil {
+		if err = protocol.CheckSessionID(session); err != nil {
+			err = fault.BadRequest(err.Error())
+		}
+	}
+	if err != nil {
+		body.release()
+		return nil, "", err
+	}
+	c.Set(sessionKey, session)
+	return body, session, nil
 }
 
 // missingQuery is how the documented API says that a query parameter is
@@ -91,12 +102,17 @@ func (a *api) readFile(c *gin.Context) (protocol.Result, error) {
 }
 
 // workers is GET /workers.
-func (a *api) workers(*gin.Context) (protocol.Result, error) {
+func (a *api) workers(c *gin.Context) (protocol.Result, error) {
 	list := struct {
 		Workers []protocol.Heartbeat `json:"workers"`
-	}{a.Workers()}
+		Queues  []Queue              `json:"queues"`
+		Waiting int                  `json:"waiting"`
+	}{a.Workers(), a.Queues(c.Request.Context()), a.Gate.Waiting()}
 	if list.Workers == nil {
 		list.Workers = []protocol.Heartbeat{}
+	}
+	if list.Queues == nil {
+		list.Queues = []Queue{}
 	}
 	body, err := json.Marshal(list)
 	return protocol.Result{Status: http.StatusOK, Body: body}, err

@@ -16,6 +16,9 @@ const (
 	requestIDKey = "request_id"
 	sessionKey   = "session"
 	faultKey     = "fault"
+	callerKey    = "caller"
+	allowedKey   = "allowed"
+	visitKey     = "visit"
 )
 
 // requestIDHeader carries a request's id, the caller's or one of ours.
@@ -47,7 +50,8 @@ func (a *api) observe(c *gin.Context) {
 	c.Set(requestIDKey, id)
 	c.Header(requestIDHeader, id)
 	a.metrics.inFlight.Inc()
-	a.metrics.callers.count(c.ClientIP())
+	name := a.identify(c)
+	a.metrics.callers.count(name)
 	defer func() {
 		a.metrics.inFlight.Dec()
 		took := time.Since(start)
@@ -75,7 +79,7 @@ func (a *api) access(c *gin.Context, id string, status int, took time.Duration) 
 		slog.Int("status", status),
 		slog.Duration("took", took),
 		slog.Int("bytes", c.Writer.Size()),
-		slog.String("caller", c.ClientIP()),
+		slog.String("caller", caller(c)), slog.String("address", c.ClientIP()),
 	}
 	if session := c.GetString(sessionKey); session != "" {
 		attrs = append(attrs, slog.String("session", session))

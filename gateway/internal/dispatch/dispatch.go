@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gradefleet/gradefleet/gateway/internal/fault"
+	"github.com/gradefleet/gradefleet/gateway/internal/rate"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -33,7 +34,9 @@ const (
 	abandonTimeout = 2 * time.Second
 	// lostGrace is how long a result that was sent just before its worker was
 	// lost may take to arrive.
-	lostGrace = time.Second
+	// Its heartbeats have been missing for much longer then, or it has said
+	// goodbye after it.
+	lostGrace = 300 * time.Millisecond
 	// restartGrace is how long a command that a restarted worker may have just
 	// started can take before it counts as lost with the worker's old process:
 	// a little more than workers allow by default.
@@ -48,8 +51,29 @@ type Job struct {
 	// Worker owns the session, in Epoch; "" and 0 if the session has no owner.
 	Worker string
 	Epoch  uint64
+	// Bulk says that nobody sits and waits for the job: it goes to the bulk queue,
+	// unless the session has an owner.
+	Bulk bool
+	// Caller names who asked, for limits.
+	Caller string
+	// Movable says that another worker can do the job if this one is lost
+	// before it has: then Do's error is a Stranded.
+	Movable bool
+	// Lost reports whether the worker is lost by now; nil: it isn't.
+	Lost func() bool
 	// Body is the caller's JSON. It is not used after Do has returned.
 	Body []byte
+}
+
+// Queue is the subject that the job is published to.
+func (j *Job) Queue() string {
+	switch {
+	case j.Worker != "":
+		return protocol.WorkerQueue(j.Worker)
+	case j.Bulk:
+		return protocol.BulkQueue
+	}
+	return protocol.EvaluateQueue
 }
 
 // Config of a dispatcher.
@@ -61,6 +85,8 @@ type Config struct {
 	// QueueLimit is how many jobs a queue takes, for an estimate of how long
 	// a full one stays so.
 	QueueLimit int64
+	// Finish gives a kept job the answer that it was given up.
+	Finish     func(ctx context.Context, job string, result protocol.Result) error
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -72,7 +98,7 @@ type Dispatcher struct {
 	js      jetstream.JetStream
 	metrics *metrics
 	// rates of results, by queue: the shared one, the workers' own.
-	shared, owned meter
+	shared, owned, bulk rate.Meter
 	// Tests shorten these.
 	lostGrace, restartGrace time.Duration
 
@@ -91,7 +117,10 @@ type pending struct {
 	id     string
 	kind   protocol.Kind
 	worker string
-	answer chan answer // buffered: the sender never waits
+	queue  string // subject
+	// movable is the job's.
+	movable bool
+	answer  chan answer // buffered: the sender never waits
 	// sequence in the stream; 0 until JetStream's ack.
 	sequence atomic.Uint64
 }
@@ -137,11 +166,14 @@ func New(cfg Config) (*Dispatcher, error) {
 // must have a deadline: the job's. When ctx ends first, the job is taken back
 // from the queue and cancelled at its worker. Errors are of package fault.
 func (d *Dispatcher) Do(ctx context.Context, job Job) (protocol.Result, error) {
-	p := &pending{id: protocol.NewID(), kind: job.Kind, worker: job.Worker, answer: make(chan answer, 1)}
+	p := &pending{id: protocol.NewID(), kind: job.Kind, worker: job.Worker, queue: job.Queue(), movable: job.Movable, answer: make(chan answer, 1)}
 	if !d.enter(p) {
 		return protocol.Result{}, fault.Unavailable("The gateway is stopping; ask again", nil)
 	}
 	defer d.busy.Done()
+	if job.Lost != nil && job.Lost() {
+		d.WorkerLost(job.Worker, false) // it was told before this job was there
+	}
 	start := time.Now()
 	result, err := d.publish(ctx, p, &job, start)
 	d.metrics.ended(job.Kind, err, time.Since(start))
@@ -177,10 +209,7 @@ func (d *Dispatcher) publish(ctx context.Context, p *pending, job *Job, now time
 		ID: p.id, Kind: job.Kind, RequestID: job.RequestID, Session: job.Session, Epoch: job.Epoch,
 		Reply: protocol.ReplySubject(d.cfg.Gateway, p.id), Enqueued: now, Deadline: deadline,
 	}
-	msg := &nats.Msg{Subject: protocol.EvaluateQueue, Header: nats.Header(wire.Header()), Data: job.Body}
-	if job.Worker != "" {
-		msg.Subject = protocol.WorkerQueue(job.Worker)
-	}
+	msg := &nats.Msg{Subject: p.queue, Header: nats.Header(wire.Header()), Data: job.Body}
 	for attempt := 0; ; attempt++ {
 		// Without retries of its own the client is done with the body as soon
 		// as this returns, and the body's memory can be used again.
@@ -267,13 +296,20 @@ func (d *Dispatcher) onResult(m *nats.Msg) {
 		d.metrics.duplicates.Inc()
 		return
 	}
-	if p.worker == "" {
-		d.shared.tick(time.Now())
-	} else {
-		d.owned.tick(time.Now())
-	}
+	d.meter(p.queue).Tick(time.Now())
 	r, err := parse(m)
 	p.answer <- answer{result: r, err: err}
+}
+
+// meter is the one of a queue.
+func (d *Dispatcher) meter(queue string) *rate.Meter {
+	switch queue {
+	case protocol.EvaluateQueue:
+		return &d.shared
+	case protocol.BulkQueue:
+		return &d.bulk
+	}
+	return &d.owned
 }
 
 // parse reads a result, which must have a status that HTTP knows.

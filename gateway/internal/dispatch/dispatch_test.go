@@ -205,12 +205,13 @@ func TestQueueFull(t *testing.T) {
 	if o := <-other; o.err != nil {
 		t.Errorf("a job for another queue: %v", o.err)
 	}
-	if n := testutil.CollectAndCount(depth{g.Bus.Jobs}); n != 2 {
-		t.Errorf("%d depths gathered, want 2", n)
+	if n := testutil.CollectAndCount(depth{g.Bus.Jobs}); n != 3 {
+		t.Errorf("%d depths gathered, want 3", n)
 	}
 	err := testutil.CollectAndCompare(depth{g.Bus.Jobs}, strings.NewReader(`
-# HELP gradefleet_queue_depth Jobs that wait or run, by queue: the shared one (evaluate) and all workers' own together (worker).
+# HELP gradefleet_queue_depth Jobs that wait or run, by queue: the shared one (evaluate), all workers' own together (worker), and bulk.
 # TYPE gradefleet_queue_depth gauge
+gradefleet_queue_depth{queue="bulk"} 0
 gradefleet_queue_depth{queue="evaluate"} 3
 gradefleet_queue_depth{queue="worker"} 1
 `))
@@ -337,30 +338,4 @@ func TestExhausted(t *testing.T) {
 		t.Fatalf("outcome %+v %s, want a 500 that says so", o, o.Body)
 	}
 	g.stored(t, 0, protocol.EvaluateQueue)
-}
-
-func TestMeter(t *testing.T) {
-	var m meter
-	now := time.Unix(1_000_000, 0)
-	if got := m.retryAfter(now, 100); got != meterSeconds {
-		t.Errorf("retry after %d s when nothing finished, want %d", got, meterSeconds)
-	}
-	for i := range 200 { // 20 a second for 10 seconds
-		m.tick(now.Add(time.Duration(i) * 50 * time.Millisecond))
-	}
-	now = now.Add(9 * time.Second)
-	if got := m.perSecond(now); got != 20 {
-		t.Errorf("%v a second, want 20", got)
-	}
-	for _, c := range []struct {
-		limit int64
-		want  int
-	}{{1, 1}, {1000, 5}, {10_000, 50}, {1_000_000, maxRetryAfter}} {
-		if got := m.retryAfter(now, c.limit); got != c.want {
-			t.Errorf("queue of %d at 20 a second: retry after %d s, want %d", c.limit, got, c.want)
-		}
-	}
-	if got := m.perSecond(now.Add(time.Hour)); got != 0 {
-		t.Errorf("an hour later: %v a second, want 0", got)
-	}
 }

@@ -53,14 +53,15 @@ func (d *Dispatcher) giveUp(a advisory) error {
 	job, parseErr := protocol.ParseJob(msg.Header, nil)
 	d.cfg.Log.Error("job given up", "job", job.ID, "request_id", job.RequestID, "session", job.Session,
 		"deliveries", a.Deliveries, "error", parseErr)
-	if job.Reply != "" {
-		result := protocol.Result{Job: job.ID, Status: http.StatusInternalServerError}
-		reply := &nats.Msg{
-			Subject: job.Reply,
-			Header:  nats.Header(result.Header()),
-			Data: protocol.ErrorBody(fmt.Sprintf(
-				"The job was given up: it was delivered %d times, and each time its worker died or gave up while running it", a.Deliveries)),
+	result := protocol.Result{Job: job.ID, Status: http.StatusInternalServerError, Body: protocol.ErrorBody(fmt.Sprintf(
+		"The job was given up: it was delivered %d times, and each time its worker died or gave up while running it", a.Deliveries))}
+	switch {
+	case job.Kept && job.ID != "":
+		if err := d.cfg.Finish(ctx, job.ID, result); err != nil {
+			return fmt.Errorf("answer kept job %s: %w", job.ID, err)
 		}
+	case job.Reply != "":
+		reply := &nats.Msg{Subject: job.Reply, Header: nats.Header(result.Header()), Data: result.Body}
 		if err := d.cfg.NC.PublishMsg(reply); err != nil {
 			return fmt.Errorf("answer job %s: %w", job.ID, err)
 		}

@@ -37,14 +37,19 @@ func (d *Dispatcher) explain(job *Job, err error) error {
 func (d *Dispatcher) refused(job *Job, err error) error {
 	switch {
 	case bus.QueueFull(err):
-		queue, rate := "The queue", &d.shared
-		if job.Worker != "" {
-			queue, rate = "The queue of worker "+job.Worker, &d.owned
+		queue := "The queue"
+		switch {
+		case job.Worker != "":
+			queue = "The queue of worker " + job.Worker
+		case job.Bulk:
+			queue = "The bulk queue"
 		}
 		return &fault.Error{
-			Status:     http.StatusTooManyRequests,
-			Detail:     fmt.Sprintf("%s is full: it holds %d jobs, its limit; try again later", queue, d.cfg.QueueLimit),
-			RetryAfter: rate.retryAfter(time.Now(), d.cfg.QueueLimit),
+			Status: http.StatusTooManyRequests,
+			Detail: fmt.Sprintf("%s is full: it holds %d jobs, its limit; try again later", queue, d.cfg.QueueLimit),
+			// By then a tenth of it is worked off, and it pays to try again; others
+			// who wait will have been let in before.
+			RetryAfter: d.meter(job.Queue()).RetryAfter(time.Now(), float64(d.cfg.QueueLimit)/10),
 			Cause:      err,
 		}
 	case errors.Is(err, nats.ErrMaxPayload):

@@ -36,6 +36,8 @@ func (d *Dispatcher) WorkerLost(worker string, restarted bool) {
 		switch {
 		case queued && restarted:
 			return nil
+		case queued && p.movable && p.sequence.Load() != 0:
+			return &answer{err: stranded(worker, p)}
 		case queued:
 			return &answer{err: fault.Unavailable(fmt.Sprintf("Worker %s, which owns the session, was lost before it did the job; the job was taken back", worker), nil), abandon: true}
 		case p.kind == protocol.Run:
@@ -48,6 +50,34 @@ func (d *Dispatcher) WorkerLost(worker string, restarted bool) {
 	}
 	d.recheck(d.lostGrace, mine(protocol.Evaluate), check)
 	d.recheck(forRuns, mine(protocol.Run), check)
+}
+
+// Stranded is in the chain of Do's error for a movable job whose worker was lost:
+// the job is in the worker's queue still. Make sure that the worker can't do it
+// any more, then Withdraw it.
+type Stranded struct {
+	Worker   string
+	job      string
+	sequence uint64
+}
+
+func (s *Stranded) Error() string { return "the job is in the queue of a worker that was lost" }
+
+func stranded(worker string, p *pending) error {
+	return fault.Unavailable(fmt.Sprintf("Worker %s, which owns the session, was lost before it did the job; ask again", worker),
+		&Stranded{Worker: worker, job: p.id, sequence: p.sequence.Load()})
+}
+
+// Withdraw takes a stranded job out of its queue. It returns true if the job was
+// there still: then no worker has begun a run, nor will.
+func (d *Dispatcher) Withdraw(ctx context.Context, s *Stranded) (bool, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+	defer cancel()
+	err := d.cfg.Jobs.DeleteMsg(ctx, s.sequence)
+	if errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // Reconnected says that the connection to NATS was lost and is back: results

@@ -99,7 +99,7 @@ const depthTimeout = 500 * time.Millisecond
 type depth struct{ jobs jetstream.Stream }
 
 var depthDesc = prometheus.NewDesc("gradefleet_queue_depth",
-	"Jobs that wait or run, by queue: the shared one (evaluate) and all workers' own together (worker).",
+	"Jobs that wait or run, by queue: the shared one (evaluate), all workers' own together (worker), and bulk.",
 	[]string{"queue"}, nil)
 
 // Describe implements prometheus.Collector.
@@ -113,14 +113,18 @@ func (d depth) Collect(ch chan<- prometheus.Metric) {
 	if err != nil {
 		return
 	}
-	var shared, owned uint64
+	var shared, owned, bulk uint64
 	for subject, n := range info.State.Subjects {
-		if subject == protocol.EvaluateQueue {
+		switch subject {
+		case protocol.EvaluateQueue:
 			shared += n
-		} else {
+		case protocol.BulkQueue:
+			bulk += n
+		default:
 			owned += n
 		}
 	}
 	ch <- prometheus.MustNewConstMetric(depthDesc, prometheus.GaugeValue, float64(shared), "evaluate")
 	ch <- prometheus.MustNewConstMetric(depthDesc, prometheus.GaugeValue, float64(owned), "worker")
+	ch <- prometheus.MustNewConstMetric(depthDesc, prometheus.GaugeValue, float64(bulk), "bulk")
 }

@@ -104,10 +104,11 @@ func (s *Store) read(ctx context.Context, session string) ([]byte, uint64, error
 	return e.Value(), e.Revision(), nil
 }
 
-// Create makes worker the owner of a session that has none. If somebody else
-// was quicker, it returns their record and false.
-func (s *Store) Create(ctx context.Context, session, worker string) (o Owner, created bool, err error) {
-	o.SessionRecord = protocol.SessionRecord{Worker: worker, Epoch: 1, Created: s.now().UTC()}
+// Create makes worker the owner of a session that has none; durable says that
+// the worker stores it. If somebody else was quicker, it returns their record
+// and false.
+func (s *Store) Create(ctx context.Context, session, worker string, durable bool) (o Owner, created bool, err error) {
+	o.SessionRecord = protocol.SessionRecord{Worker: worker, Epoch: 1, Created: s.now().UTC(), Durable: durable}
 	value, err := json.Marshal(o.SessionRecord)
 	if err != nil {
 		return Owner{}, false, fmt.Errorf("encode record of session %s: %w", session, err)

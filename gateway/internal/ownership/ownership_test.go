@@ -66,7 +66,7 @@ func testLife(t *testing.T, session string, one, two *Store) {
 	if _, err := one.Lookup(ctx, session); !errors.Is(err, ErrNone) {
 		t.Fatalf("look-up of a new session: %v, want ErrNone", err)
 	}
-	o, created, err := one.Create(ctx, session, "w1")
+	o, created, err := one.Create(ctx, session, "w1", false)
 	if err != nil || !created || o.Worker != "w1" || o.Epoch != 1 || o.Created.IsZero() {
 		t.Fatalf("create: %+v, %v, %v", o, created, err)
 	}
@@ -84,7 +84,7 @@ func testLife(t *testing.T, session string, one, two *Store) {
 	if _, err := one.Lookup(ctx, session); !errors.Is(err, ErrNone) {
 		t.Errorf("look-up after removal: %v, want ErrNone", err)
 	}
-	if o, created, err := one.Create(ctx, session, "w2"); err != nil || !created || o.Worker != "w2" {
+	if o, created, err := one.Create(ctx, session, "w2", false); err != nil || !created || o.Worker != "w2" {
 		t.Errorf("create after removal: %+v, %v, %v", o, created, err)
 	}
 }
@@ -97,7 +97,7 @@ func testRace(t *testing.T, session string, one, two *Store) {
 		wg.Go(func() {
 			store := []*Store{one, two}[i%2]
 			var err error
-			if owners[i], wins[i], err = store.Create(t.Context(), session, fmt.Sprint("w", i)); err != nil {
+			if owners[i], wins[i], err = store.Create(t.Context(), session, fmt.Sprint("w", i), false); err != nil {
 				t.Error(err)
 			}
 		})
@@ -119,7 +119,7 @@ func testRace(t *testing.T, session string, one, two *Store) {
 
 func testStale(t *testing.T, session string, one, two *Store) {
 	ctx := t.Context()
-	o, _, err := one.Create(ctx, session, "w1")
+	o, _, err := one.Create(ctx, session, "w1", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func mustLookup(t *testing.T, s *Store, session string) Owner {
 
 func testCompareAndSet(t *testing.T, session string, one, two *Store) {
 	ctx := t.Context()
-	first, _, err := one.Create(ctx, session, "w1")
+	first, _, err := one.Create(ctx, session, "w1", false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ import (
 
 const (
 	// sweepInterval is how often workers whose heartbeats stopped are looked for.
-	sweepInterval = 500 * time.Millisecond
+	sweepInterval = 250 * time.Millisecond
 	// openTimeout bounds one attempt to open the bucket and watch it.
 	openTimeout = 10 * time.Second
 	// reopenWait is the pause before the next attempt.
@@ -63,6 +63,8 @@ type Roster struct {
 
 	mu      sync.RWMutex
 	workers map[string]*worker
+	// departed holds workers that were seen to go, since the watch began.
+	departed map[string]struct{}
 	// watchedFrom is when the watch in use began: nobody is called dead for
 	// heartbeats that came while there was no watch.
 	watchedFrom time.Time
@@ -74,6 +76,9 @@ type Roster struct {
 type worker struct {
 	placement.Worker
 	recentAt time.Time
+	// life ends, by end, when the worker is lost or starts anew.
+	life context.Context
+	end  context.CancelFunc
 }
 
 // recentHalf is the time in which a placed session comes to count half in
@@ -90,7 +95,7 @@ func (w *worker) recent(now time.Time) float64 {
 
 // New returns an empty roster; Run fills it.
 func New(cfg Config) (*Roster, error) {
-	r := &Roster{cfg: cfg, now: time.Now, workers: map[string]*worker{}, synced: make(chan struct{})}
+	r := &Roster{cfg: cfg, now: time.Now, workers: map[string]*worker{}, departed: map[string]struct{}{}, synced: make(chan struct{})}
 	if err := r.register(cfg.Registerer); err != nil {
 		return nil, err
 	}
@@ -134,6 +139,63 @@ func (r *Roster) Live(worker string) bool {
 	defer r.mu.RUnlock()
 	w := r.workers[worker]
 	return w != nil && w.Live(now)
+}
+
+// Durable reports whether the worker is live and stores its sessions.
+func (r *Roster) Durable(worker string) bool {
+	now := r.now()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	w := r.workers[worker]
+	return w != nil && w.Live(now) && w.Durable
+}
+
+// Lifetime ends when the worker is lost or starts anew; that of a worker that
+// isn't known has ended.
+func (r *Roster) Lifetime(worker string) context.Context {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if w := r.workers[worker]; w != nil {
+		return w.life
+	}
+	return ended
+}
+
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// AwaitLost returns when a worker is lost for certain or starts anew. Just after
+// the start, or after this gateway was cut off, it doesn't know who is live, and
+// waits to see.
+func (r *Roster) AwaitLost(ctx context.Context, worker string) error {
+	for {
+		r.mu.RLock()
+		w, certain := r.workers[worker], r.watchedFrom.Add(protocol.WorkerTTL)
+		_, departed := r.departed[worker]
+		r.mu.RUnlock()
+		if w != nil {
+			select {
+			case <-w.life.Done():
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		wait := certain.Sub(r.now())
+		if departed || wait <= 0 {
+			return nil
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+	}
 }
 
 // Any reports whether some live worker takes new work.
@@ -180,11 +242,18 @@ func (r *Roster) beat(key string, value []byte, written time.Time, initial bool)
 	if before != nil {
 		after.Recent, after.recentAt = before.Recent, before.recentAt
 	}
+	if before != nil && before.Started.Equal(h.Started) {
+		after.life, after.end = before.life, before.end
+	} else {
+		after.life, after.end = context.WithCancel(context.Background())
+	}
 	r.workers[key] = after
+	delete(r.departed, key)
 	r.mu.Unlock()
 	if before == nil {
 		r.cfg.Log.Info("worker joined", "worker", key, "slots", h.Slots, "isolation", h.IsolationLevel)
 	} else if !before.Started.Equal(h.Started) {
+		before.end()
 		r.cfg.Log.Warn("worker restarted", "worker", key)
 		r.lost(Lost{Worker: key, Restarted: true})
 	}
@@ -193,10 +262,12 @@ func (r *Roster) beat(key string, value []byte, written time.Time, initial bool)
 // leave takes a worker out that said goodbye.
 func (r *Roster) leave(key string) {
 	r.mu.Lock()
-	_, known := r.workers[key]
+	w, known := r.workers[key]
 	delete(r.workers, key)
+	r.depart(key)
 	r.mu.Unlock()
 	if known {
+		w.end()
 		r.cfg.Log.Info("worker left", "worker", key)
 		r.lost(Lost{Worker: key})
 	}
@@ -215,6 +286,8 @@ func (r *Roster) sweep() {
 			if !w.Live(now) {
 				gone = append(gone, key)
 				delete(r.workers, key)
+				r.depart(key)
+				w.end()
 			}
 		}
 	}
@@ -223,6 +296,17 @@ func (r *Roster) sweep() {
 		r.cfg.Log.Warn("worker lost: its heartbeats stopped", "worker", key, "after", protocol.WorkerTTL)
 		r.lost(Lost{Worker: key})
 	}
+}
+
+// maxDeparted bounds what is remembered of workers that went.
+const maxDeparted = 10_000
+
+// depart notes that a worker went; r.mu is held.
+func (r *Roster) depart(key string) {
+	if len(r.departed) >= maxDeparted {
+		clear(r.departed)
+	}
+	r.departed[key] = struct{}{}
 }
 
 func (r *Roster) lost(l Lost) {
@@ -270,6 +354,7 @@ func (r *Roster) watch(ctx context.Context, reconnected <-chan nats.Status, tick
 	defer w.Stop()
 	r.mu.Lock()
 	r.watchedFrom = r.now()
+	clear(r.departed) // they may have come back while nobody watched
 	r.mu.Unlock()
 	initial, heard := true, r.watchedFrom
 	for {

@@ -215,3 +215,47 @@ func TestPlacedCountsUntilTheNextHeartbeat(t *testing.T) {
 		t.Errorf("%v placed recently after twice the half time, want a quarter of 2 at most", later)
 	}
 }
+
+func TestAwaitLost(t *testing.T) {
+	started := time.Now()
+	g := start(t, func(kv jetstream.KeyValue) {
+		beat(t, kv, protocol.Heartbeat{Worker: "a", Started: started, Durable: true})
+	})
+	soon := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	if !g.Durable("a") || g.Lifetime("a").Err() != nil {
+		t.Fatal("a is not live and storing")
+	}
+	if err := g.AwaitLost(soon(), "a"); err == nil {
+		t.Error("a live worker is lost")
+	}
+	if err := g.AwaitLost(soon(), "never seen"); err == nil {
+		t.Error("a worker is lost that may not have been seen yet")
+	}
+	if g.Lifetime("never seen").Err() == nil {
+		t.Error("a worker that isn't known lives")
+	}
+	// It starts anew.
+	life := g.Lifetime("a")
+	beat(t, g.kv, protocol.Heartbeat{Worker: "a", Started: started.Add(time.Second)})
+	<-life.Done()
+	until(t, "a is live again", func() bool { return g.Lifetime("a").Err() == nil })
+	if g.Durable("a") {
+		t.Error("a stores still")
+	}
+	// It says goodbye: known at once.
+	if err := g.kv.Delete(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "a left", func() bool { return !g.Live("a") })
+	if err := g.AwaitLost(soon(), "a"); err != nil {
+		t.Errorf("a worker that left: %v", err)
+	}
+	g.skew.Add(int64(2 * protocol.WorkerTTL))
+	if err := g.AwaitLost(soon(), "never seen"); err != nil {
+		t.Errorf("a worker that was not seen for long: %v", err)
+	}
+}

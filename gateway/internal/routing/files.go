@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/gradefleet/gradefleet/gateway/internal/dispatch"
 	"github.com/gradefleet/gradefleet/gateway/internal/fault"
@@ -36,8 +37,10 @@ func (r *Router) ask(ctx context.Context, op string, req Request, missing string
 		find:    r.Sessions.Recall,
 		missing: func() (ownership.Owner, error) { return ownership.Owner{}, fault.NotFound(missing) },
 		send: func(owner ownership.Owner) (protocol.Result, error) {
-			return r.Dispatcher.Ask(ctx, owner.Worker, op, operation(req, owner))
+			return r.askOwner(ctx, owner, op, operation(req, owner))
 		},
+		// A second delete or rename would say that there is no such file.
+		once: op == protocol.OpDelete || op == protocol.OpRename,
 	})
 }
 
@@ -58,7 +61,7 @@ func (r *Router) Write(ctx context.Context, req Request) (protocol.Result, error
 			return o, err
 		},
 		send: func(owner ownership.Owner) (protocol.Result, error) {
-			res, err := r.Dispatcher.Ask(ctx, owner.Worker, protocol.OpWrite, operation(req, owner))
+			res, err := r.askOwner(ctx, owner, protocol.OpWrite, operation(req, owner))
 			if !created || !errors.Is(err, dispatch.ErrNobody) {
 				return res, err
 			}
@@ -67,7 +70,7 @@ func (r *Router) Write(ctx context.Context, req Request) (protocol.Result, error
 			if owner, err = r.placeElsewhere(ctx, req.Session, owner); err != nil {
 				return protocol.Result{}, err
 			}
-			return r.Dispatcher.Ask(ctx, owner.Worker, protocol.OpWrite, operation(req, owner))
+			return r.askOwner(ctx, owner, protocol.OpWrite, operation(req, owner))
 		},
 	})
 }
@@ -80,25 +83,23 @@ func (r *Router) place(ctx context.Context, session string) (o ownership.Owner, 
 		return o, false, noWorker()
 	}
 	r.Workers.Placed(worker) // at once: others choose meanwhile
-	o, created, err = r.Sessions.Create(ctx, session, worker)
+	o, created, err = r.Sessions.Create(ctx, session, worker, r.Workers.Durable(worker))
 	switch {
 	case errors.Is(err, ownership.ErrNone): // created and removed by others meanwhile
 		return o, false, moving()
 	case err != nil:
 		return o, false, r.lookupFault(ctx, err)
-	case !created && !r.Workers.Live(o.Worker):
-		return o, false, notThere(o.Worker)
+	case !created:
+		o, err = r.liveOwner(ctx, session, o)
 	}
-	return o, created, nil
+	return o, created, err
 }
 
 // placeElsewhere gives a session that this gateway just created another owner.
 func (r *Router) placeElsewhere(ctx context.Context, session string, old ownership.Owner) (ownership.Owner, error) {
-	var others []placement.Worker
-	for _, w := range r.Workers.Snapshot() {
-		if w.Worker != old.Worker {
-			others = append(others, w)
-		}
+	others := r.durableWorkers(old.Worker)
+	if !old.Durable {
+		others = slices.DeleteFunc(r.Workers.Snapshot(), func(w placement.Worker) bool { return w.Worker == old.Worker })
 	}
 	worker, ok := placement.Choose(others, session, r.now())
 	if !ok {
@@ -142,13 +143,13 @@ func (r *Router) Fork(ctx context.Context, req Request) (protocol.Result, error)
 // exists and nobody owns it, and takes the record back if it isn't made.
 func (r *Router) fork(ctx context.Context, req Request, owner ownership.Owner) (protocol.Result, error) {
 	id := protocol.NewUUID()
-	record, _, err := r.Sessions.Create(ctx, id, owner.Worker)
+	record, _, err := r.Sessions.Create(ctx, id, owner.Worker, owner.Durable)
 	if err != nil {
 		return protocol.Result{}, r.lookupFault(ctx, err)
 	}
 	op := operation(req, owner)
 	op.NewID, op.NewEpoch = id, record.Epoch
-	res, err := r.Dispatcher.Ask(ctx, owner.Worker, protocol.OpFork, op)
+	res, err := r.askOwner(ctx, owner, protocol.OpFork, op)
 	if err == nil && res.Status == http.StatusOK {
 		res.Body, err = json.Marshal(forked{NewID: id})
 		return res, err

@@ -25,6 +25,10 @@ type Request struct {
 	ID string
 	// Session is a valid session id.
 	Session string
+	// Caller names who asks, for limits.
+	Caller string
+	// Bulk says that nobody sits and waits for the answer.
+	Bulk bool
 	// Body is the caller's JSON. It is not used after the call has returned.
 	Body []byte
 }
@@ -33,13 +37,14 @@ type Request struct {
 type Dispatcher interface {
 	Do(ctx context.Context, job dispatch.Job) (protocol.Result, error)
 	Ask(ctx context.Context, worker, op string, o protocol.SessionOp) (protocol.Result, error)
+	Withdraw(ctx context.Context, s *dispatch.Stranded) (bool, error)
 }
 
 // Sessions says who owns a session; see package ownership.
 type Sessions interface {
 	Lookup(ctx context.Context, session string) (ownership.Owner, error)
 	Recall(ctx context.Context, session string) (ownership.Owner, error)
-	Create(ctx context.Context, session, worker string) (ownership.Owner, bool, error)
+	Create(ctx context.Context, session, worker string, durable bool) (ownership.Owner, bool, error)
 	Replace(ctx context.Context, session string, old ownership.Owner, worker string) (ownership.Owner, error)
 	Remove(ctx context.Context, session string, o ownership.Owner) error
 }
@@ -50,6 +55,12 @@ type Workers interface {
 	Live(worker string) bool
 	Any() bool
 	Placed(worker string)
+	// Durable reports whether a worker is live and stores its sessions.
+	Durable(worker string) bool
+	// Lifetime ends when a worker is lost or starts anew.
+	Lifetime(worker string) context.Context
+	// AwaitLost waits for that.
+	AwaitLost(ctx context.Context, worker string) error
 }
 
 // Config of a router.
@@ -62,7 +73,9 @@ type Config struct {
 	JobDeadline time.Duration
 	// FileDeadline is how long a caller waits for a file operation or a fork.
 	FileDeadline time.Duration
-	Log          *slog.Logger
+	// Metrics may be nil.
+	Metrics *Metrics
+	Log     *slog.Logger
 }
 
 // Router routes. Its methods may be called from any goroutine; their errors are
@@ -78,7 +91,11 @@ func New(cfg Config) *Router { return &Router{Config: cfg, now: time.Now} }
 // Evaluate runs code against cases: on the owner of the session, or on any
 // worker if it has none.
 func (r *Router) Evaluate(ctx context.Context, req Request) (protocol.Result, error) {
-	return r.job(ctx, protocol.Evaluate, req, route{
+	return r.job(ctx, protocol.Evaluate, req, r.evaluateRoute())
+}
+
+func (r *Router) evaluateRoute() route {
+	return route{
 		// A worker that is not the owner any more would run it in an empty
 		// session, and say nothing.
 		find: r.Sessions.Lookup,
@@ -88,28 +105,46 @@ func (r *Router) Evaluate(ctx context.Context, req Request) (protocol.Result, er
 			}
 			return ownership.Owner{}, nil // no worker, epoch 0: the shared queue
 		},
-	})
+	}
 }
 
 // Run runs a command in a session, which must have an owner.
 func (r *Router) Run(ctx context.Context, req Request) (protocol.Result, error) {
-	return r.job(ctx, protocol.Run, req, route{
-		find: r.Sessions.Recall,
-		missing: func() (ownership.Owner, error) {
-			return ownership.Owner{}, fault.BadRequest("Session does not exist")
-		},
-	})
+	return r.job(ctx, protocol.Run, req, r.runRoute(r.Sessions.Recall))
+}
+
+func (r *Router) runRoute(find func(context.Context, string) (ownership.Owner, error)) route {
+	return route{find: find, missing: func() (ownership.Owner, error) {
+		return ownership.Owner{}, fault.BadRequest("Session does not exist")
+	}}
+}
+
+// Locate returns the worker that a job of a session must go to and the epoch,
+// "" and 0 if any will do. It is looked up, since nobody asks again for a job
+// that is kept.
+func (r *Router) Locate(ctx context.Context, kind protocol.Kind, session string) (worker string, epoch uint64, err error) {
+	way := r.evaluateRoute()
+	if kind == protocol.Run {
+		way = r.runRoute(r.Sessions.Lookup)
+	}
+	o, err := r.owner(ctx, session, way, way.find)
+	return o.Worker, o.Epoch, err
 }
 
 func (r *Router) job(ctx context.Context, kind protocol.Kind, req Request, way route) (protocol.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.JobDeadline)
 	defer cancel()
 	way.send = func(owner ownership.Owner) (protocol.Result, error) {
-		return r.Dispatcher.Do(ctx, dispatch.Job{
+		job := dispatch.Job{
 			Kind: kind, RequestID: req.ID, Session: req.Session,
-			Worker: owner.Worker, Epoch: owner.Epoch, Body: req.Body,
-		})
+			Worker: owner.Worker, Epoch: owner.Epoch, Bulk: req.Bulk, Caller: req.Caller, Movable: owner.Durable, Body: req.Body,
+		}
+		if owner.Worker != "" {
+			job.Lost = func() bool { return !r.Workers.Live(owner.Worker) }
+		}
+		return r.Dispatcher.Do(ctx, job)
 	}
+	way.once = kind == protocol.Run
 	return r.follow(ctx, req, way)
 }
 
@@ -122,33 +157,55 @@ type route struct {
 	missing func() (ownership.Owner, error)
 	// send sends the request to the owner.
 	send func(owner ownership.Owner) (protocol.Result, error)
+	// once says that a request whose worker was lost with it must not be sent
+	// again: it may have been carried out.
+	once bool
 }
+
+// maxSends bounds how often one request is sent: its owners may be lost one
+// after the other.
+const maxSends = 4
 
 // follow sends a request to the owner of its session. If the answer hints that
 // another worker has become the owner, the owner is looked up, and if it is
-// another one the request is sent once more.
+// another one the request is sent again; so it is if the owner of a durable
+// session is lost and can't have carried it out.
 func (r *Router) follow(ctx context.Context, req Request, way route) (protocol.Result, error) {
 	owner, err := r.owner(ctx, req.Session, way, way.find)
 	if err != nil {
 		return protocol.Result{}, err
 	}
-	res, err := way.send(owner)
-	if err != nil || !doubtful(res.Status, owner) {
-		return res, err
+	misdirected := 0
+	for sends := 1; ; sends++ {
+		res, err := way.send(owner)
+		if err == nil && !doubtful(res.Status, owner) {
+			return res, nil
+		}
+		var now ownership.Owner
+		if err != nil {
+			if now, err = r.afterLoss(ctx, req, way, owner, err); err != nil {
+				return protocol.Result{}, err
+			}
+		} else {
+			if now, err = r.owner(ctx, req.Session, way, r.Sessions.Lookup); err != nil {
+				return protocol.Result{}, err
+			}
+			if now.Revision == owner.Revision && res.Status != protocol.StatusMisdirected {
+				return res, nil // it is the owner: the answer stands
+			}
+			if res.Status == protocol.StatusMisdirected {
+				if misdirected++; misdirected > 1 {
+					return protocol.Result{}, moving()
+				}
+			}
+		}
+		if sends == maxSends {
+			return protocol.Result{}, moving()
+		}
+		r.Log.Info("session has another owner than was thought", "session", req.Session, "request_id", req.ID,
+			"worker", owner.Worker, "now", now.Worker)
+		owner = now
 	}
-	now, err := r.owner(ctx, req.Session, way, r.Sessions.Lookup)
-	if err != nil {
-		return protocol.Result{}, err
-	}
-	if now.Revision == owner.Revision && res.Status != protocol.StatusMisdirected {
-		return res, nil // it is the owner: the answer stands
-	}
-	r.Log.Info("session has another owner than was thought", "session", req.Session, "request_id", req.ID,
-		"worker", owner.Worker, "now", now.Worker)
-	if res, err = way.send(now); err == nil && res.Status == protocol.StatusMisdirected {
-		return protocol.Result{}, moving()
-	}
-	return res, err
 }
 
 // doubtful reports whether a worker's answer may mean that it isn't the owner of
@@ -176,10 +233,8 @@ func (r *Router) owner(ctx context.Context, session string, way route, find func
 		return way.missing()
 	case err != nil:
 		return o, r.lookupFault(ctx, err)
-	case !r.Workers.Live(o.Worker):
-		return o, notThere(o.Worker)
 	}
-	return o, nil
+	return r.liveOwner(ctx, session, o)
 }
 
 // lookupFault turns an error of the bucket into a fault.

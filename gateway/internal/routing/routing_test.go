@@ -24,13 +24,19 @@ type fleet struct {
 	live   map[string]bool // false: there is a record of it, and no heartbeat
 	mute   map[string]bool // live by its heartbeat, and nobody answers
 	broken error           // of the bucket
-	sent   []string
+	// durable workers store their sessions.
+	durable map[string]bool
+	// strand loses a worker when it gets a job; withdrawn says that the job
+	// had not begun.
+	strand    map[string]bool
+	withdrawn bool
+	sent      []string
 	// answer says what a worker answers; nil: 200.
 	answer func(worker string, epoch uint64) int
 }
 
 func newFleet(live ...string) *fleet {
-	f := &fleet{bucket: map[string]ownership.Owner{}, cache: map[string]ownership.Owner{}, live: map[string]bool{}, mute: map[string]bool{}}
+	f := &fleet{bucket: map[string]ownership.Owner{}, cache: map[string]ownership.Owner{}, live: map[string]bool{}, mute: map[string]bool{}, durable: map[string]bool{}, strand: map[string]bool{}}
 	for _, w := range live {
 		f.live[w] = true
 	}
@@ -61,19 +67,25 @@ func (f *fleet) Lookup(_ context.Context, session string) (ownership.Owner, erro
 	return ownership.Owner{}, ownership.ErrNone
 }
 
-func (f *fleet) Create(ctx context.Context, session, worker string) (ownership.Owner, bool, error) {
+func (f *fleet) Create(ctx context.Context, session, worker string, durable bool) (ownership.Owner, bool, error) {
 	if _, ok := f.bucket[session]; ok {
 		o, err := f.Lookup(ctx, session)
 		return o, false, err
 	}
-	return f.own(session, worker, 1), true, nil
+	o := f.own(session, worker, 1)
+	o.Durable = durable
+	f.bucket[session] = o
+	return o, true, nil
 }
 
 func (f *fleet) Replace(_ context.Context, session string, old ownership.Owner, worker string) (ownership.Owner, error) {
 	if f.bucket[session].Revision != old.Revision {
 		return ownership.Owner{}, ownership.ErrLost
 	}
-	return f.own(session, worker, old.Epoch+1), nil
+	o := f.own(session, worker, old.Epoch+1)
+	o.Durable = old.Durable
+	f.bucket[session] = o
+	return o, nil
 }
 
 func (f *fleet) Remove(_ context.Context, session string, o ownership.Owner) error {
@@ -88,17 +100,35 @@ func (f *fleet) Snapshot() []placement.Worker {
 	var all []placement.Worker
 	for w, live := range f.live {
 		if live {
-			all = append(all, placement.Worker{Heartbeat: &protocol.Heartbeat{Worker: w, Slots: 1}, Seen: time.Now()})
+			all = append(all, placement.Worker{Heartbeat: &protocol.Heartbeat{Worker: w, Slots: map[string]int{"c": 2}[w] + 1, Durable: f.durable[w]}, Seen: time.Now()})
 		}
 	}
 	return all
 }
 
-func (f *fleet) Live(worker string) bool { return f.live[worker] }
-func (f *fleet) Any() bool               { return len(f.Snapshot()) > 0 }
-func (f *fleet) Placed(string)           {}
+func (f *fleet) Live(worker string) bool    { return f.live[worker] }
+func (f *fleet) Durable(worker string) bool { return f.live[worker] && f.durable[worker] }
+
+func (f *fleet) Lifetime(string) context.Context { return context.Background() }
+
+func (f *fleet) AwaitLost(_ context.Context, worker string) error {
+	if f.mute[worker] { // its last heartbeat is too long ago now
+		f.live[worker] = false
+	}
+	return nil
+}
+
+func (f *fleet) Withdraw(context.Context, *dispatch.Stranded) (bool, error) { return f.withdrawn, nil }
+
+func (f *fleet) Any() bool     { return len(f.Snapshot()) > 0 }
+func (f *fleet) Placed(string) {}
 
 func (f *fleet) Do(_ context.Context, job dispatch.Job) (protocol.Result, error) {
+	if job.Movable && f.strand[job.Worker] {
+		f.sent = append(f.sent, fmt.Sprintf("%s %s/%d stranded", job.Kind, job.Worker, job.Epoch))
+		f.live[job.Worker] = false
+		return protocol.Result{}, fault.Unavailable("lost", &dispatch.Stranded{Worker: job.Worker})
+	}
 	return f.send(string(job.Kind), job.Worker, job.Epoch)
 }
 
@@ -120,6 +150,23 @@ func (f *fleet) send(what, worker string, epoch uint64) (protocol.Result, error)
 		status = f.answer(worker, epoch)
 	}
 	return protocol.Result{Status: status, Worker: worker}, nil
+}
+
+// durable lets all workers store, c among them, which has the most room.
+func durable(setup func(*fleet)) func(*fleet) {
+	return func(f *fleet) {
+		f.live["c"] = true
+		for w := range f.live {
+			f.durable[w] = true
+		}
+		setup(f)
+	}
+}
+
+func (f *fleet) ownDurable(session, worker string, epoch uint64) {
+	o := f.own(session, worker, epoch)
+	o.Durable = true
+	f.bucket[session] = o
 }
 
 func TestRouting(t *testing.T) {
@@ -243,6 +290,26 @@ func TestRouting(t *testing.T) {
 				return 200
 			}
 		}, (*Router).Write, "write a/9, write a/1", 200, ""},
+
+		// Durable sessions: fleets of a, b and c, which all store.
+		{"durable, read, owner is lost", durable(func(f *fleet) { f.ownDurable("s", "dead", 3) }), (*Router).Read, "read c/4", 200, ""},
+		{"durable, write, owner is lost", durable(func(f *fleet) { f.ownDurable("s", "dead", 3) }), (*Router).Write, "write c/4", 200, ""},
+		{"durable, run, owner is lost", durable(func(f *fleet) { f.ownDurable("s", "dead", 3) }), (*Router).Run, "run c/4", 200, ""},
+		{"durable, evaluate, owner is lost", durable(func(f *fleet) { f.ownDurable("s", "dead", 3) }), (*Router).Evaluate, "evaluate c/4", 200, ""},
+		{"durable, fork, owner is lost", durable(func(f *fleet) { f.ownDurable("s", "dead", 3) }), (*Router).Fork, "fork c/4", 200, ""},
+		{"durable, delete, owner is mute and then lost", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.mute["a"] = true }),
+			(*Router).Delete, "delete a mute, delete c/2", 200, ""},
+		{"durable, owner doesn't store any more", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.durable["a"] = false }),
+			(*Router).Read, "read c/2", 200, ""},
+		{"durable, owner is lost, the others don't store", func(f *fleet) { f.ownDurable("s", "dead", 3) }, (*Router).Read, "", 503, "no other worker that stores"},
+		{"durable, evaluate in the queue of a lost worker", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.strand["a"] = true }),
+			(*Router).Evaluate, "evaluate a/1 stranded, evaluate c/2", 200, ""},
+		{"durable, run in the queue of a lost worker", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.strand["a"] = true; f.withdrawn = true }),
+			(*Router).Run, "run a/1 stranded, run c/2", 200, ""},
+		{"durable, run that had begun before the new owner was recorded", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.strand["a"] = true }),
+			(*Router).Run, "run a/1 stranded", 502, "may have run"},
+		{"not durable, run in the queue of a lost worker", func(f *fleet) { f.own("s", "a", 1); f.strand["a"] = true; f.withdrawn = true },
+			(*Router).Run, "run a/1", 200, ""},
 
 		{"fork without an owner", nil, (*Router).Fork, "", 404, "Session to fork not found"},
 		{"fork", func(f *fleet) { f.own("s", "a", 2) }, (*Router).Fork, "fork a/2", 200, ""},

@@ -2,6 +2,7 @@ package shape
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,12 +14,9 @@ import (
 // The forms of the documented requests.
 var (
 	// Evaluate is the body of POST /evaluate_code.
-	Evaluate = &Form{fields: []field{
-		id, text("code"), text("entry_point"), ioCases,
-		limits("limits", "wall_s", "cpu_s", "memory_mb"),
-		oneOf("isolation", "submission", "process"),
-		flag("stop_on_failure"),
-	}}
+	Evaluate = &Form{fields: evaluateFields}
+	// BatchLine is a line of the body of POST /evaluate_batch.
+	BatchLine = &Form{fields: append(slices.Clip(evaluateFields), field{name: "ref", want: "a string", check: ofKind(jsontext.KindString)})}
 	// Run is the body of POST /run.
 	Run = &Form{fields: []field{id, text("cmd"), limits("limits", "wall_s", "cpu_s", "memory_mb")}}
 	// WriteFile is the body of POST /write_file.
@@ -30,6 +28,13 @@ var (
 	// ForkSession is the body of POST /fork_session.
 	ForkSession = &Form{fields: []field{id}}
 )
+
+var evaluateFields = []field{
+	id, text("code"), text("entry_point"), ioCases,
+	limits("limits", "wall_s", "cpu_s", "memory_mb"),
+	oneOf("isolation", "submission", "process"),
+	flag("stop_on_failure"),
+}
 
 // Encodings are the values of "encoding" when a file is written or read.
 var Encodings = []string{"utf-8", "base64"}

@@ -60,60 +60,79 @@ var readers = sync.Pool{New: func() any {
 // any content (see protocol.CheckSessionID). Every error is an *Error. It
 // neither keeps nor changes body.
 func (f *Form) Check(body []byte) (session string, err error) {
+	found, err := f.read(body)
+	return found.session, err
+}
+
+// CheckLine is Check for a line of a batch, and also returns the line's ref, a
+// JSON string, or nil if it has none. What is returned with an error is what was
+// found before it.
+func (f *Form) CheckLine(body []byte) (session string, ref []byte, err error) {
+	found, err := f.read(body)
+	return found.session, found.ref, err
+}
+
+// found is what of a body is returned.
+type found struct {
+	session string
+	ref     []byte
+}
+
+func (f *Form) read(body []byte) (found, error) {
 	r := readers.Get().(*reader)
 	r.buf = *bytes.NewBuffer(body)
 	r.dec.Reset(&r.buf, lenient...)
-	session, err = f.check(r.dec)
+	var what found
+	err := f.check(r.dec, &what)
 	r.buf = bytes.Buffer{}
 	r.dec.Reset(&r.buf, lenient...) // let go of body
 	readers.Put(r)
-	return session, err
+	return what, err
 }
 
-func (f *Form) check(d *jsontext.Decoder) (string, error) {
+func (f *Form) check(d *jsontext.Decoder, what *found) error {
 	switch k := d.PeekKind(); k {
 	case jsontext.KindBeginObject:
 		if _, err := d.ReadToken(); err != nil {
-			return "", syntax(err)
+			return syntax(err)
 		}
 	case jsontext.KindInvalid:
 		_, err := d.ReadToken()
-		return "", syntax(err)
+		return syntax(err)
 	default:
-		return "", &Error{"body: want a JSON object, got " + name(k)}
+		return &Error{"body: want a JSON object, got " + name(k)}
 	}
 
 	var seen [maxFields]bool
 	var faults [maxFields]string
-	var session string
 	for d.PeekKind() != jsontext.KindEndObject {
 		key, err := d.ReadValue()
 		if err != nil {
-			return "", syntax(err)
+			return syntax(err)
 		}
 		i := f.find(key)
 		k := d.PeekKind()
 		if i < 0 {
 			if err := d.SkipValue(); err != nil {
-				return "", syntax(err)
+				return syntax(err)
 			}
 			continue
 		}
 		seen[i] = true
-		if faults[i], err = f.fields[i].read(d, k, &session); err != nil {
-			return "", syntax(err)
+		if faults[i], err = f.fields[i].read(d, k, what); err != nil {
+			return syntax(err)
 		}
 	}
 	if _, err := d.ReadToken(); err != nil { // the closing brace
-		return "", syntax(err)
+		return syntax(err)
 	}
 	end := d.InputOffset()
 	if _, err := d.ReadToken(); err == nil {
-		return "", &Error{fmt.Sprintf("body: not JSON: more after the object that ends at byte %d", end)}
+		return &Error{fmt.Sprintf("body: not JSON: more after the object that ends at byte %d", end)}
 	} else if !errors.Is(err, io.EOF) {
-		return "", syntax(err)
+		return syntax(err)
 	}
-	return session, f.verdict(&seen, &faults)
+	return f.verdict(&seen, &faults)
 }
 
 // verdict joins what is wrong, in the order of the form's fields.
@@ -151,8 +170,8 @@ func (f *Form) find(key jsontext.Value) int {
 	return -1
 }
 
-// read checks one value; the session id is also decoded.
-func (fd *field) read(d *jsontext.Decoder, k jsontext.Kind, session *string) (string, error) {
+// read checks one value; the session id is also decoded, a ref kept as it is.
+func (fd *field) read(d *jsontext.Decoder, k jsontext.Kind, what *found) (string, error) {
 	if k == jsontext.KindNull && !fd.required {
 		return "", d.SkipValue() // as if it were not there
 	}
@@ -162,12 +181,19 @@ func (fd *field) read(d *jsontext.Decoder, k jsontext.Kind, session *string) (st
 			return "", err
 		}
 		if inner := v[1 : len(v)-1]; bytes.IndexByte(inner, '\\') < 0 {
-			*session = string(inner)
+			what.session = string(inner)
 		} else {
 			text, _ := jsontext.AppendUnquote(nil, v) // what it can't decode, CheckSessionID refuses
-			*session = string(text)
+			what.session = string(text)
 		}
 		return "", nil
+	}
+	if fd.name == "ref" && k == jsontext.KindString {
+		v, err := d.ReadValue()
+		if err == nil {
+			what.ref = bytes.Clone(v)
+		}
+		return "", err
 	}
 	return fd.check(d, fd, k)
 }

@@ -102,6 +102,7 @@ func (s *Spec) Statuses(operation string) []string {
 // Answer checks an answer to a request. Paths and methods that the description
 // doesn't have must be answered 404 and 405 with a detail.
 func (s *Spec) Answer(method, path string, status int, header http.Header, body []byte) error {
+	path = s.template(path)
 	answer := s.at(place{s.root, ""}, "paths", path, strings.ToLower(method), "responses", fmt.Sprint(status))
 	if s.at(place{s.root, ""}, "paths", path, strings.ToLower(method)).value == nil && (status == 404 || status == 405) {
 		answer = s.at(place{s.root, ""}, "components", "responses", "NotFound")
@@ -132,6 +133,25 @@ func (s *Spec) Answer(method, path string, status int, header http.Header, body 
 		return fmt.Errorf("%s %s: %d: %w", method, path, status, err)
 	}
 	return nil
+}
+
+// template is the path of the description that a request's path belongs to; the
+// path itself if there is none.
+func (s *Spec) template(path string) string {
+	parts := strings.Split(path, "/")
+	for _, known := range keys(s.root["paths"]) {
+		pattern := strings.Split(known, "/")
+		if len(pattern) == len(parts) {
+			fits := true
+			for i, p := range pattern {
+				fits = fits && (p == parts[i] || strings.HasPrefix(p, "{"))
+			}
+			if fits {
+				return known
+			}
+		}
+	}
+	return path
 }
 
 // check holds a value against the schema at p.

@@ -67,7 +67,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer nc.Close()
-	b, err := bus.Ensure(ctx, nc, bus.Settings{Replicas: o.NATS.Replicas})
+	b, err := bus.Ensure(ctx, nc, bus.Settings{Replicas: o.NATS.Replicas, StoreBytes: o.NATS.Store})
 	if err != nil {
 		return err
 	}

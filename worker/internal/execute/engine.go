@@ -69,6 +69,7 @@ func (e *engine) config() pyrunner.Config {
 		Confined:      e.cell.Confined(),
 		End:           e.cell.End,
 		Blocked:       sandbox.Blocked,
+		Delay:         sandbox.Delay,
 		Path:          e.cfg.Python.SysPath,
 		Preload:       e.preload,
 		SandboxSource: sandbox.EnterSource,

@@ -206,3 +206,4 @@ func BenchmarkTwoSlots(b *testing.B) {
 		}
 	})
 }
+

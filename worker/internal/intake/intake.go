@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/gradefleet/gradefleet/shared/bus"
+	"github.com/gradefleet/gradefleet/shared/kept"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -21,11 +23,20 @@ import (
 // must stop.
 type Handler func(ctx context.Context, slot int, job protocol.Job) (protocol.Result, error)
 
+// Keeper holds the records of kept jobs; see package kept.
+type Keeper interface {
+	// Begin marks a job as running here, or returns kept.ErrUnwanted.
+	Begin(ctx context.Context, job protocol.Job, worker string, redelivered bool) (kept.Record, error)
+	// Finish gives it its answer.
+	Finish(ctx context.Context, r kept.Record, result protocol.Result, ran bool) error
+}
+
 // Config of an Intake.
 type Config struct {
 	Worker string
 	Slots  int
 	Handle Handler
+	Keeper Keeper
 	// Idle is called, in the job's goroutine, before its slot becomes free.
 	Idle    func(slot int)
 	Metrics *Metrics
@@ -35,10 +46,11 @@ type Config struct {
 // Intake is what takes jobs from the queues. Run owns all its state but for
 // what is marked.
 type Intake struct {
-	cfg         Config
-	bus         *bus.Bus
-	shared, own *puller
-	messages    [2]chan *nats.Msg // of shared and of own
+	cfg Config
+	bus *bus.Bus
+	// pullers and messages are those of the queues, by class.
+	pullers     [classes]*puller
+	messages    [classes]chan *nats.Msg
 	cancels     chan *nats.Msg
 	cancelSub   *nats.Subscription
 	done        chan *flight
@@ -47,8 +59,8 @@ type Intake struct {
 	busy atomic.Int64 // read by anyone
 	free []int
 	// waiting jobs have been delivered and have no slot yet: those of own
-	// sessions, which only this worker may run, and for surplusWait those of
-	// the shared queue that came although a slot was taken meanwhile.
+	// sessions, which only this worker may run, and for surplusWait or bulkWait
+	// those that any may run and that came although a slot was taken meanwhile.
 	waiting []*flight
 	flights map[string]*flight // by job id, running or waiting
 	// lent slots help a job that runs on another.
@@ -61,15 +73,29 @@ type Intake struct {
 	draining  bool
 }
 
+// class is a queue that jobs come from; a lower one goes first.
+type class int
+
+// The classes of jobs.
+const (
+	own    class = iota // of this worker's sessions
+	shared              // of the queue of all workers, somebody waiting for each
+	bulk                // nobody sits and waits for: only when nothing else is there
+	classes
+)
+
 // flight is one delivered job until it is acknowledged.
 type flight struct {
 	msg    *nats.Msg
 	job    protocol.Job
-	own    bool
-	since  time.Time
-	slot   int
-	cancel context.CancelCauseFunc // nil while it waits
-	acked  bool
+	class  class
+	record kept.Record // of a kept job, once it runs
+	// redelivered says that an earlier delivery was lost or handed back.
+	redelivered bool
+	since       time.Time
+	slot        int
+	cancel      context.CancelCauseFunc // nil while it waits
+	acked       bool
 }
 
 const (
@@ -77,6 +103,8 @@ const (
 	// that was promised and then taken by a job of this worker's own sessions,
 	// before it is given to another worker.
 	surplusWait = 30 * time.Millisecond
+	// bulkWait is the same for one of the bulk queue.
+	bulkWait = 250 * time.Millisecond
 	// handBackTimeout bounds that.
 	handBackTimeout = 2 * time.Second
 	// cancelMemory is how long a cancellation is remembered for a job that has
@@ -84,6 +112,13 @@ const (
 	cancelMemory = 2 * time.Minute
 	// maxCancelled bounds that memory.
 	maxCancelled = 100_000
+	// finishWait is how long the record of a kept job is tried to be written, and
+	// finishPause the time between attempts.
+	finishWait  = 30 * time.Second
+	finishPause = 500 * time.Millisecond
+	// beginPause is when a kept job comes again that could not be begun since its
+	// record can't be reached.
+	beginPause = time.Second
 	// queueBuffer holds pulled messages; never more than a few per slot come.
 	queueBuffer = 1024
 )
@@ -111,18 +146,15 @@ func New(ctx context.Context, b *bus.Bus, cfg Config) (*Intake, error) {
 		stopped:     make(chan struct{}),
 		cancelled:   map[string]time.Time{},
 	}
-	for i := range in.messages {
-		in.messages[i] = make(chan *nats.Msg, queueBuffer)
-	}
 	for slot := cfg.Slots - 1; slot >= 0; slot-- {
 		in.free = append(in.free, slot)
 	}
 	var err error
-	if in.shared, err = newPuller(b.NC, protocol.EvaluateConsumer, in.messages[0]); err != nil {
-		return nil, err
-	}
-	if in.own, err = newPuller(b.NC, protocol.WorkerConsumer(cfg.Worker), in.messages[1]); err != nil {
-		return nil, err
+	for c, consumer := range [classes]string{own: protocol.WorkerConsumer(cfg.Worker), shared: protocol.EvaluateConsumer, bulk: protocol.BulkConsumer} {
+		in.messages[c] = make(chan *nats.Msg, queueBuffer)
+		if in.pullers[c], err = newPuller(b.NC, consumer, in.messages[c], class(c) != bulk); err != nil {
+			return nil, err
+		}
 	}
 	if in.cancelSub, err = b.NC.ChanSubscribe(protocol.CancelAll, in.cancels); err != nil {
 		return nil, fmt.Errorf("subscribe to cancellations: %w", err)
@@ -151,18 +183,18 @@ func (in *Intake) Run(fetchCtx, workCtx context.Context) error {
 	defer beat.Stop()
 	surplus := time.NewTimer(time.Hour)
 	defer surplus.Stop()
+	settle := time.NewTimer(time.Hour)
+	defer settle.Stop()
 	stop, killed := fetchCtx.Done(), workCtx.Done()
 	in.pull()
 	for {
 		select {
-		case m := <-in.messages[0]:
-			if in.shared.take(m, time.Now()) {
-				in.accept(workCtx, m, false)
-			}
-		case m := <-in.messages[1]:
-			if in.own.take(m, time.Now()) {
-				in.accept(workCtx, m, true)
-			}
+		case m := <-in.messages[own]:
+			in.take(workCtx, m, own)
+		case m := <-in.messages[shared]:
+			in.take(workCtx, m, shared)
+		case m := <-in.messages[bulk]:
+			in.take(workCtx, m, bulk)
 		case f := <-in.done:
 			in.finished(workCtx, f)
 		case answer := <-in.asks:
@@ -171,12 +203,15 @@ func (in *Intake) Run(fetchCtx, workCtx context.Context) error {
 			in.takeBack(workCtx, slot)
 		case m := <-in.cancels:
 			in.cancelJob(protocol.LastToken(m.Subject))
+		case <-settle.C: // what it was set for is below
 		case <-surplus.C:
 			in.handBack(time.Now())
 		case now := <-beat.C:
 			in.beat(now)
 		case <-in.reconnected:
-			in.shared.asked, in.own.asked = 0, 0
+			for _, p := range in.pullers {
+				p.asked = 0
+			}
 		case <-stop:
 			stop = nil
 			in.drain()
@@ -192,33 +227,58 @@ func (in *Intake) Run(fetchCtx, workCtx context.Context) error {
 			in.unsubscribe()
 			return nil
 		}
-		in.pull()
-		for _, f := range in.waiting {
-			if !f.own {
-				surplus.Reset(surplusWait)
-				break
-			}
+		if in.pull() {
+			settle.Reset(settleTime)
 		}
+		if due := in.nextHandBack(); !due.IsZero() {
+			surplus.Reset(time.Until(due))
+		}
+	}
+}
+
+// take takes in what a queue brought.
+func (in *Intake) take(ctx context.Context, m *nats.Msg, c class) {
+	if in.pullers[c].take(m, time.Now()) {
+		in.accept(ctx, m, c)
 	}
 }
 
 // pull asks for as many jobs as there are free slots, of either queue: a job of
-// own sessions may be waited for beside one of the shared queue.
-func (in *Intake) pull() {
+// own sessions may be waited for beside one of the shared queue. The bulk queue
+// is asked only while the others are known to be empty; true means that this is
+// not known yet, and that time will tell if nothing else does.
+func (in *Intake) pull() (unsettled bool) {
 	n := len(in.free) + len(in.lent) - len(in.waiting)
 	if in.draining || n <= 0 {
-		return
+		return false
 	}
 	now := time.Now()
-	for _, p := range [...]*puller{in.shared, in.own} {
-		if err := p.want(n, now); err != nil {
+	for _, c := range [...]class{shared, own} {
+		if err := in.pullers[c].want(n, now); err != nil {
 			in.cfg.Log.Warn("pull jobs", "error", err)
 		}
 	}
+	if in.pullers[bulk].asked >= n {
+		return false
+	}
+	for _, c := range [...]class{shared, own} {
+		quiet, err := in.pullers[c].quiet(now)
+		if err != nil {
+			in.cfg.Log.Warn("probe queue", "error", err)
+		}
+		unsettled = unsettled || !quiet
+	}
+	if unsettled {
+		return true
+	}
+	if err := in.pullers[bulk].want(n, now); err != nil {
+		in.cfg.Log.Warn("pull jobs", "error", err)
+	}
+	return false
 }
 
 // accept takes in a delivered job.
-func (in *Intake) accept(ctx context.Context, m *nats.Msg, own bool) {
+func (in *Intake) accept(ctx context.Context, m *nats.Msg, c class) {
 	job, err := protocol.ParseJob(m.Header, m.Data)
 	log := in.cfg.Log.With("job", job.ID, "request", job.RequestID, "kind", job.Kind)
 	now := time.Now()
@@ -239,9 +299,14 @@ func (in *Intake) accept(ctx context.Context, m *nats.Msg, own bool) {
 		m.Term()
 		return
 	case in.flights[job.ID] != nil:
+		if again := in.flights[job.ID]; job.Kept && sequence(again.msg) != sequence(m) {
+			m.Term() // a second message of the same job
+		}
 		return // delivered again although it is here: its beats were late
 	}
-	if meta, err := m.Metadata(); err == nil && meta.NumDelivered > 1 {
+	meta, err := m.Metadata()
+	redelivered := err == nil && meta.NumDelivered > 1
+	if redelivered {
 		in.cfg.Metrics.again.WithLabelValues(string(job.Kind)).Inc()
 	}
 	if _, gone := in.cancelled[job.ID]; gone {
@@ -250,7 +315,7 @@ func (in *Intake) accept(ctx context.Context, m *nats.Msg, own bool) {
 		m.Term()
 		return
 	}
-	f := &flight{msg: m, job: job, own: own, since: now, slot: -1}
+	f := &flight{msg: m, job: job, class: c, redelivered: redelivered, since: now, slot: -1}
 	in.flights[job.ID] = f
 	if len(in.free) == 0 {
 		in.waiting = append(in.waiting, f)
@@ -258,6 +323,15 @@ func (in *Intake) accept(ctx context.Context, m *nats.Msg, own bool) {
 		return
 	}
 	in.start(ctx, f)
+}
+
+// sequence is a message's in the stream.
+func sequence(m *nats.Msg) uint64 {
+	meta, err := m.Metadata()
+	if err != nil {
+		return 0
+	}
+	return meta.Sequence.Stream
 }
 
 // start gives a job a slot.
@@ -279,7 +353,11 @@ func (in *Intake) run(ctx context.Context, f *flight) {
 		in.done <- f
 	}()
 	log := in.cfg.Log.With("job", f.job.ID, "request", f.job.RequestID, "kind", f.job.Kind, "session", f.job.Session)
-	if f.job.Kind == protocol.Run {
+	if f.job.Kept {
+		if !in.begin(ctx, f, log) {
+			return
+		}
+	} else if f.job.Kind == protocol.Run {
 		// At most once: it is off the queue, for certain, before it begins.
 		if err := f.msg.AckSync(); err != nil {
 			log.Warn("run job not begun: its ack failed", "error", err)
@@ -292,6 +370,8 @@ func (in *Intake) run(ctx context.Context, f *flight) {
 	took := time.Since(begun)
 	in.cfg.Metrics.seconds.WithLabelValues(string(f.job.Kind)).Observe(took.Seconds())
 	switch cause := context.Cause(ctx); {
+	case err == nil && f.job.Kept:
+		in.finish(ctx, f, result, log)
 	case err == nil:
 		in.reply(f.job, result)
 		in.ack(f, log)
@@ -302,7 +382,12 @@ func (in *Intake) run(ctx context.Context, f *flight) {
 		in.cfg.Metrics.ended(f.job.Kind, "cancelled")
 		log.Info("job cancelled", "took", took)
 	case f.acked:
-		in.reply(f.job, protocol.Result{Status: 500, Body: protocol.ErrorBody("the worker failed while it ran the command, which may have run in part: " + publicText(err, cause))})
+		answer := protocol.Result{Status: 500, Body: protocol.ErrorBody("the worker failed while it ran the command, which may have run in part: " + publicText(err, cause))}
+		if f.job.Kept {
+			in.finish(ctx, f, answer, log)
+		} else {
+			in.reply(f.job, answer)
+		}
 		in.cfg.Metrics.ended(f.job.Kind, "failed")
 		log.Error("run job failed", "error", err)
 	default:
@@ -337,13 +422,19 @@ func publicText(err, cause error) string {
 // reply publishes a result to the caller's gateway, before the ack: a result
 // that was not sent is worth a second delivery, one sent twice is harmless.
 func (in *Intake) reply(job protocol.Job, r protocol.Result) {
+	r = in.bounded(r)
 	r.Job, r.Worker = job.ID, in.cfg.Worker
-	if most := int(in.bus.NC.MaxPayload()) - protocol.MessageOverheadBytes; len(r.Body) > most {
-		r.Status, r.Body = 500, protocol.ErrorBody(fmt.Sprintf("the answer is %d bytes long, the queue carries %d", len(r.Body), most))
-	}
 	if err := in.bus.NC.PublishMsg(&nats.Msg{Subject: job.Reply, Header: r.Header(), Data: r.Body}); err != nil {
 		in.cfg.Log.Error("publish result", "job", job.ID, "request", job.RequestID, "bytes", len(r.Body), "error", err)
 	}
+}
+
+// bounded returns a result that the queue carries.
+func (in *Intake) bounded(r protocol.Result) protocol.Result {
+	if most := int(in.bus.NC.MaxPayload()) - protocol.MessageOverheadBytes; len(r.Body) > most {
+		r.Status, r.Body = 500, protocol.ErrorBody(fmt.Sprintf("the answer is %d bytes long, the queue carries %d", len(r.Body), most))
+	}
+	return r
 }
 
 func (in *Intake) ack(f *flight, log *slog.Logger) {
@@ -370,7 +461,7 @@ func (in *Intake) finished(ctx context.Context, f *flight) {
 	in.freed(ctx, f.slot)
 }
 
-// freed gives a slot to the job that waits longest, one of own sessions first.
+// freed gives a slot to the job that waits longest of the first class there is.
 func (in *Intake) freed(ctx context.Context, slot int) {
 	in.free = append(in.free, slot)
 	in.cfg.Metrics.busy.Dec()
@@ -380,9 +471,8 @@ func (in *Intake) freed(ctx context.Context, slot int) {
 	}
 	at := 0
 	for i, w := range in.waiting {
-		if w.own {
+		if w.class < in.waiting[at].class {
 			at = i
-			break
 		}
 	}
 	next := in.waiting[at]
@@ -390,16 +480,48 @@ func (in *Intake) freed(ctx context.Context, slot int) {
 	in.start(ctx, next)
 }
 
-// handBack puts jobs of the shared queue that waited too long here at its end,
-// as new messages: a delivery that was no try must not count as one.
-func (in *Intake) handBack(now time.Time) {
-	kept := in.waiting[:0]
+// due is when a waiting job is handed back; never, if only this worker may run it.
+func (f *flight) due() (at time.Time, ever bool) {
+	switch f.class {
+	case shared:
+		return f.since.Add(surplusWait), true
+	case bulk:
+		return f.since.Add(bulkWait), true
+	}
+	return time.Time{}, false
+}
+
+// nextHandBack is when the next waiting job is to be handed back; zero for never.
+func (in *Intake) nextHandBack() (next time.Time) {
 	for _, f := range in.waiting {
-		if f.own || now.Sub(f.since) < surplusWait {
-			kept = append(kept, f)
+		if at, ever := f.due(); ever && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	return next
+}
+
+// handBack puts jobs of the shared queues that waited too long here at the ends
+// of these, as new messages: a delivery that was no try must not count as one.
+func (in *Intake) handBack(now time.Time) {
+	still := in.waiting[:0]
+	for _, f := range in.waiting {
+		if at, ever := f.due(); !ever || now.Before(at) {
+			still = append(still, f)
 			continue
 		}
-		again := &nats.Msg{Subject: protocol.EvaluateQueue, Header: f.msg.Header, Data: f.msg.Data}
+		if f.job.Kept && f.redelivered {
+			// A new message would look like a second one of a job that runs.
+			f.msg.Nak()
+			in.cfg.Metrics.ended(f.job.Kind, "surplus")
+			delete(in.flights, f.job.ID)
+			continue
+		}
+		again := &nats.Msg{Subject: protocol.EvaluateQueue, Header: maps.Clone(f.msg.Header), Data: f.msg.Data}
+		if f.class == bulk {
+			again.Subject = protocol.BulkQueue
+		}
+		again.Header.Del(nats.MsgIdHdr) // else it would be taken for a duplicate
 		ctx, cancel := context.WithTimeout(context.Background(), handBackTimeout)
 		_, err := in.bus.JS.PublishMsg(ctx, again)
 		cancel()
@@ -412,7 +534,7 @@ func (in *Intake) handBack(now time.Time) {
 		in.cfg.Metrics.ended(f.job.Kind, "surplus")
 		delete(in.flights, f.job.ID)
 	}
-	in.waiting = kept
+	in.waiting = still
 }
 
 // cancelJob ends a job that nobody waits for.
@@ -447,8 +569,9 @@ func (in *Intake) beat(now time.Time) {
 			}
 		}
 	}
-	in.shared.check(now)
-	in.own.check(now)
+	for _, p := range in.pullers {
+		p.check(now)
+	}
 	for id, until := range in.cancelled {
 		if now.After(until) {
 			delete(in.cancelled, id)
@@ -468,8 +591,11 @@ func (in *Intake) drain() {
 
 // unsubscribe hands back what was pulled and came too late.
 func (in *Intake) unsubscribe() {
-	for i, p := range [...]*puller{in.shared, in.own} {
+	for i, p := range in.pullers {
 		p.sub.Unsubscribe()
+		if p.probes != nil {
+			p.probes.Unsubscribe()
+		}
 		for {
 			select {
 			case m := <-in.messages[i]:

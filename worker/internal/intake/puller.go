@@ -20,10 +20,16 @@ type puller struct {
 	subject string
 	inbox   string
 	sub     *nats.Subscription
+	// probes gets the answers to probes; nil if there are none.
+	probes *nats.Subscription
 	// asked is how many messages pulls are waiting for.
 	asked int
 	// heard is when the server last gave a sign of a pull's life.
 	heard time.Time
+	// pulled is when the last pull was sent. probing says that a probe was sent
+	// since, settled that its answer has come: all pulls found the queue empty.
+	pulled           time.Time
+	probing, settled bool
 }
 
 const (
@@ -34,10 +40,13 @@ const (
 	// pullLost is how long the server may say nothing before the pulls count as
 	// lost with it.
 	pullLost = 2*pullHeartbeat + pullHeartbeat/2
+	// settleTime is after how long a pull that has brought nothing counts as one
+	// of an empty queue, if a probe doesn't tell before.
+	settleTime = 5 * time.Millisecond
 )
 
 // newPuller subscribes; messages go to ch.
-func newPuller(nc *nats.Conn, consumer string, ch chan *nats.Msg) (*puller, error) {
+func newPuller(nc *nats.Conn, consumer string, ch chan *nats.Msg, probed bool) (*puller, error) {
 	p := &puller{
 		nc:      nc,
 		subject: "$JS.API.CONSUMER.MSG.NEXT." + protocol.JobsStream + "." + consumer,
@@ -46,6 +55,11 @@ func newPuller(nc *nats.Conn, consumer string, ch chan *nats.Msg) (*puller, erro
 	var err error
 	if p.sub, err = nc.ChanSubscribe(p.inbox, ch); err != nil {
 		return nil, fmt.Errorf("subscribe to pulled jobs: %w", err)
+	}
+	if probed {
+		if p.probes, err = nc.ChanSubscribe(nats.NewInbox(), ch); err != nil {
+			return nil, fmt.Errorf("subscribe to probes: %w", err)
+		}
 	}
 	return p, nil
 }
@@ -57,27 +71,59 @@ func (p *puller) want(n int, now time.Time) error {
 	if n <= 0 {
 		return nil
 	}
-	body, err := json.Marshal(struct {
-		Batch     int           `json:"batch"`
-		Expires   time.Duration `json:"expires"`
-		Heartbeat time.Duration `json:"idle_heartbeat"`
-	}{n, pullExpires, pullHeartbeat})
-	if err != nil {
+	if err := p.pull(p.inbox, pullRequest{Batch: n, Expires: pullExpires, Heartbeat: pullHeartbeat}); err != nil {
 		return err
 	}
-	if err := p.nc.PublishRequest(p.subject, p.inbox, body); err != nil {
+	p.asked += n
+	p.heard, p.pulled, p.probing, p.settled = now, now, false, false
+	return nil
+}
+
+// pullRequest is JetStream's.
+type pullRequest struct {
+	Batch     int           `json:"batch"`
+	Expires   time.Duration `json:"expires,omitempty"`
+	Heartbeat time.Duration `json:"idle_heartbeat,omitempty"`
+	NoWait    bool          `json:"no_wait,omitempty"`
+}
+
+func (p *puller) pull(inbox string, r pullRequest) error {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode pull: %w", err)
+	}
+	if err := p.nc.PublishRequest(p.subject, inbox, body); err != nil {
 		return fmt.Errorf("pull jobs: %w", err)
 	}
-	p.asked += n
-	p.heard = now
 	return nil
+}
+
+// quiet reports whether the queue is known to be empty: pulls wait for messages
+// and nothing has come. If that isn't known yet it asks: the server answers
+// pulls of a consumer in their order, and a pull that doesn't wait at once.
+func (p *puller) quiet(now time.Time) (bool, error) {
+	switch {
+	case p.asked == 0:
+		return false, nil
+	case p.settled || now.Sub(p.pulled) > settleTime:
+		return true, nil
+	case p.probing:
+		return false, nil
+	}
+	p.probing = true
+	return false, p.pull(p.probes.Subject, pullRequest{Batch: 1, NoWait: true})
 }
 
 // take accounts for a message. It returns true for a job and false for one of
 // the server's own messages.
 func (p *puller) take(m *nats.Msg, now time.Time) bool {
 	p.heard = now
-	switch m.Header.Get("Status") {
+	status := m.Header.Get("Status")
+	if p.probes != nil && m.Sub == p.probes {
+		p.settled = p.settled || p.probing && status != ""
+		return status == ""
+	}
+	switch status {
 	case "":
 		p.asked = max(p.asked-1, 0)
 		return true

@@ -46,6 +46,10 @@ type Config struct {
 	// Blocked answers what waits at the listener that the launcher may send
 	// ahead of the server's hello, and names it; "" for nothing.
 	Blocked func(listener int) string
+	// Delay says how long a process of the server has waited for a processor
+	// since it began. A case is given so much more wall time, up to as much again
+	// as it has: a machine that is busy must not make an answer late. nil: none.
+	Delay func(server int) time.Duration
 	// KillTimeout bounds how long the server may take to end a killed child and
 	// all its descendants, before it is given up; 0 means DefaultKillTimeout.
 	KillTimeout time.Duration

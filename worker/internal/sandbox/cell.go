@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -160,6 +161,9 @@ func Blocked(listener int) string {
 	call, _ := seccomp.Refuse(listener)
 	return call
 }
+
+// Delay is how long a process beneath the fork server has waited for a processor.
+func Delay(server int) time.Duration { return proctree.Delay(server) }
 
 // Close gives up what the cell holds. Its fork server has ended.
 func (c *Cell) Close() error {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -17,29 +18,41 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
+	"github.com/gradefleet/gradefleet/worker/internal/durable"
 	"github.com/gradefleet/gradefleet/worker/internal/session"
 	"github.com/gradefleet/gradefleet/worker/internal/verdict"
+	"github.com/gradefleet/gradefleet/worker/internal/workcopy"
 )
 
 // Service answers session operations until it is stopped.
 type Service struct {
 	worker string
 	nc     *nats.Conn
-	store  *session.Store
+	copies *workcopy.Manager
 	log    *slog.Logger
 	svc    micro.Service
 	places chan struct{}
+	// underway counts the operations that have come in and aren't answered.
+	underway atomic.Int64
 }
 
 // maxConcurrent bounds the operations under way at once; more wait in NATS.
 const maxConcurrent = 64
 
-// stopWait is how long Stop waits for operations under way.
-const stopWait = 10 * time.Second
+// opTimeout bounds one operation.
+const opTimeout = time.Minute
+
+const (
+	// stopWait is how long Stop waits for operations under way.
+	stopWait = 10 * time.Second
+	// stopQuiet is how long none may be under way for Stop to believe that
+	// there are no more.
+	stopQuiet = 20 * time.Millisecond
+)
 
 // Serve announces the service and begins to answer.
-func Serve(nc *nats.Conn, worker, build string, store *session.Store, log *slog.Logger) (*Service, error) {
-	s := &Service{worker: worker, nc: nc, store: store, log: log, places: make(chan struct{}, maxConcurrent)}
+func Serve(nc *nats.Conn, worker, build string, copies *workcopy.Manager, log *slog.Logger) (*Service, error) {
+	s := &Service{worker: worker, nc: nc, copies: copies, log: log, places: make(chan struct{}, maxConcurrent)}
 	svc, err := micro.AddService(nc, micro.Config{
 		Name: "gradefleet-session", Version: "1.0.0",
 		Description: "files of the sessions that worker " + worker + " owns",
@@ -62,28 +75,33 @@ func Serve(nc *nats.Conn, worker, build string, store *session.Store, log *slog.
 	return s, nil
 }
 
-// Stop ends the service after the operations under way.
+// Stop ends the service after the operations that have come in.
 func (s *Service) Stop() {
 	s.svc.Stop()
-	deadline := time.After(stopWait)
-	for range maxConcurrent {
-		select {
-		case s.places <- struct{}{}:
-		case <-deadline:
-			return
+	// What NATS had passed on before it heard of that is here after this; it may
+	// still be on its way to its handler, which takes microseconds.
+	if err := s.nc.FlushTimeout(stopWait); err != nil {
+		s.log.Warn("session operations may go unanswered", "error", err)
+	}
+	deadline := time.Now().Add(stopWait)
+	for quiet := time.Now(); time.Since(quiet) < stopQuiet && time.Now().Before(deadline); time.Sleep(stopQuiet / 10) {
+		if s.underway.Load() > 0 {
+			quiet = time.Now()
 		}
 	}
 }
 
 // operation does one session operation and returns the body of its answer.
-type operation func(op protocol.SessionOp, req fields) ([]byte, error)
+type operation func(ctx context.Context, op protocol.SessionOp, req fields) ([]byte, error)
 
 // handler answers requests of one kind, each in a goroutine of its own: a large
 // file or a fork must not hold up the others.
 func (s *Service) handler(name string, do operation) micro.Handler {
 	return micro.HandlerFunc(func(r micro.Request) {
+		s.underway.Add(1)
 		s.places <- struct{}{}
 		go func() {
+			defer s.underway.Add(-1)
 			defer func() { <-s.places }()
 			result := s.answer(name, do, r)
 			result.Worker = s.worker
@@ -111,13 +129,15 @@ func (s *Service) answer(name string, do operation, r micro.Request) (result pro
 	}
 	req, err := parseFields(op.Body)
 	if err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+		defer cancel()
 		var body []byte
-		if body, err = do(op, req); err == nil {
+		if body, err = do(ctx, op, req); err == nil {
 			return protocol.Result{Status: 200, Body: body}
 		}
 	}
 	status, detail := describe(err)
-	if status >= 500 {
+	if status >= 500 && !errors.Is(err, session.ErrNoSpace) {
 		s.log.Error("session operation failed", "operation", name, "session", op.Session, "request", op.RequestID, "error", err)
 	}
 	return protocol.Result{Status: status, Body: protocol.ErrorBody(detail)}
@@ -137,8 +157,14 @@ func describe(err error) (status int, detail string) {
 	switch {
 	case errors.As(err, &r):
 		return r.status, r.detail
-	case errors.Is(err, session.ErrStaleEpoch):
+	case errors.Is(err, session.ErrStaleEpoch), errors.Is(err, workcopy.ErrElsewhere):
 		return protocol.StatusMisdirected, err.Error()
+	case errors.Is(err, durable.ErrFull):
+		return 507, "No room left to store the change; delete files, or sessions that nobody needs"
+	case errors.Is(err, workcopy.ErrNotStored):
+		return 503, "The change could not be stored; ask again"
+	case errors.Is(err, workcopy.ErrBusy):
+		return 503, "The session is going back to what is stored of it; ask again"
 	case errors.Is(err, session.ErrInvalidPath), errors.Is(err, session.ErrRefused):
 		return 400, err.Error()
 	case errors.Is(err, session.ErrNotExist), errors.Is(err, session.ErrNoSession):
@@ -156,28 +182,25 @@ func describe(err error) (status int, detail string) {
 }
 
 // find returns the session of an operation; missing is what to say if there is none.
-func (s *Service) find(op protocol.SessionOp, missing string) (*session.Session, error) {
-	sess, ok := s.store.Get(op.Session)
-	if !ok {
+func (s *Service) find(ctx context.Context, op protocol.SessionOp, missing string) (*workcopy.Hold, error) {
+	h, err := s.copies.Acquire(ctx, op.Session, op.Epoch, false)
+	if errors.Is(err, session.ErrNoSession) {
 		return nil, &refusal{404, missing}
 	}
-	if op.Epoch < sess.Epoch() {
-		return nil, session.ErrStaleEpoch
-	}
-	sess.Touch()
-	return sess, nil
+	return h, err
 }
 
-func (s *Service) read(op protocol.SessionOp, req fields) ([]byte, error) {
-	sess, err := s.find(op, "File does not exist")
+func (s *Service) read(ctx context.Context, op protocol.SessionOp, req fields) ([]byte, error) {
+	h, err := s.find(ctx, op, "File does not exist")
 	if err != nil {
 		return nil, err
 	}
+	defer h.Release()
 	path, err := session.CleanPath(req.relPath)
 	if err != nil {
 		return nil, err
 	}
-	data, err := sess.ReadFile(req.relPath)
+	data, err := h.ReadFile(req.relPath)
 	if err != nil {
 		return nil, err
 	}
@@ -198,58 +221,58 @@ func (s *Service) read(op protocol.SessionOp, req fields) ([]byte, error) {
 	return append(b, '}'), nil
 }
 
-func (s *Service) write(op protocol.SessionOp, req fields) ([]byte, error) {
+func (s *Service) write(ctx context.Context, op protocol.SessionOp, req fields) ([]byte, error) {
 	data, err := req.data()
 	if err != nil {
 		return nil, err
 	}
-	sess, ok := s.store.Get(op.Session)
-	if !ok || op.Epoch != sess.Epoch() {
-		// The gateway has just made this worker its owner; Create refuses an
-		// epoch that is over. A path that can't be makes no session.
-		if _, err := session.CleanPath(req.relPath); err != nil {
-			return nil, err
-		}
-		if sess, err = s.store.Create(op.Session, op.Epoch); err != nil {
-			return nil, err
-		}
+	// A path that can't be makes no session.
+	if _, err := session.CleanPath(req.relPath); err != nil {
+		return nil, err
 	}
-	sess.Touch()
-	if err := sess.WriteFile(req.relPath, data); err != nil {
+	// If there is none, the gateway has just made this worker its owner.
+	h, err := s.copies.Acquire(ctx, op.Session, op.Epoch, true)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Release()
+	if err := h.WriteFile(ctx, req.relPath, data); err != nil {
 		return nil, err
 	}
 	return done(op.Session, "rel_path", req.relPath), nil
 }
 
-func (s *Service) delete(op protocol.SessionOp, req fields) ([]byte, error) {
-	sess, err := s.find(op, "File does not exist")
+func (s *Service) delete(ctx context.Context, op protocol.SessionOp, req fields) ([]byte, error) {
+	h, err := s.find(ctx, op, "File does not exist")
 	if err != nil {
 		return nil, err
 	}
-	if err := sess.DeleteFile(req.relPath); err != nil {
+	defer h.Release()
+	if err := h.DeleteFile(ctx, req.relPath); err != nil {
 		return nil, err
 	}
 	return done(op.Session, "rel_path", req.relPath), nil
 }
 
-func (s *Service) rename(op protocol.SessionOp, req fields) ([]byte, error) {
-	sess, err := s.find(op, "Old file does not exist")
+func (s *Service) rename(ctx context.Context, op protocol.SessionOp, req fields) ([]byte, error) {
+	h, err := s.find(ctx, op, "Old file does not exist")
 	if err != nil {
 		return nil, err
 	}
-	if err := sess.RenameFile(req.oldPath, req.newPath); err != nil {
+	defer h.Release()
+	if err := h.RenameFile(ctx, req.oldPath, req.newPath); err != nil {
 		return nil, err
 	}
 	return done(op.Session, "old_path", req.oldPath, "new_path", req.newPath), nil
 }
 
-func (s *Service) fork(op protocol.SessionOp, _ fields) ([]byte, error) {
-	if _, err := s.find(op, "Session to fork not found"); err != nil {
+func (s *Service) fork(ctx context.Context, op protocol.SessionOp, _ fields) ([]byte, error) {
+	h, err := s.find(ctx, op, "Session to fork not found")
+	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if _, err := s.store.Fork(ctx, op.Session, op.NewID, op.NewEpoch); err != nil {
+	defer h.Release()
+	if err := h.Fork(ctx, op.NewID, op.NewEpoch); err != nil {
 		return nil, err
 	}
 	return append(verdict.AppendText([]byte(`{"new_id":`), op.NewID), '}'), nil

@@ -1,12 +1,15 @@
-package dispatch
+// Package rate measures how fast jobs are answered, and says from that when it
+// pays to try again.
+package rate
 
 import (
+	"math"
 	"sync"
 	"time"
 )
 
-// meter counts the results of the last seconds.
-type meter struct {
+// Meter counts the results of the last seconds.
+type Meter struct {
 	mu      sync.Mutex
 	counts  [meterSeconds]int64
 	seconds [meterSeconds]int64 // which second a count is of
@@ -18,7 +21,8 @@ const meterSeconds = 10
 // maxRetryAfter is the longest wait we ask for, in seconds.
 const maxRetryAfter = 60
 
-func (m *meter) tick(now time.Time) {
+// Tick counts a result.
+func (m *Meter) Tick(now time.Time) {
 	s := now.Unix()
 	i := s % meterSeconds
 	m.mu.Lock()
@@ -29,8 +33,8 @@ func (m *meter) tick(now time.Time) {
 	m.counts[i]++
 }
 
-// perSecond is the rate over the last seconds.
-func (m *meter) perSecond(now time.Time) float64 {
+// PerSecond is the rate over the last seconds.
+func (m *Meter) PerSecond(now time.Time) float64 {
 	oldest := now.Unix() - meterSeconds
 	var sum int64
 	m.mu.Lock()
@@ -43,13 +47,12 @@ func (m *meter) perSecond(now time.Time) float64 {
 	return float64(sum) / meterSeconds
 }
 
-// retryAfter estimates, in whole seconds of at least 1, when a tenth of a full
-// queue will have been worked off at the rate of this gateway's own results. By
-// then it pays to try again; others who wait will have been let in before.
-func (m *meter) retryAfter(now time.Time, limit int64) int {
-	rate := m.perSecond(now)
+// RetryAfter estimates, in whole seconds from 1 to a minute, when so many jobs
+// will have been worked off at the rate of this gateway's own results.
+func (m *Meter) RetryAfter(now time.Time, jobs float64) int {
+	rate := m.PerSecond(now)
 	if rate == 0 {
 		return meterSeconds // nothing has finished for so long
 	}
-	return int(min(max(float64(limit)/10/rate, 1), maxRetryAfter))
+	return int(min(max(math.Ceil(jobs/rate), 1), maxRetryAfter))
 }

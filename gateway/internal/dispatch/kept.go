@@ -1,0 +1,61 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gradefleet/gradefleet/gateway/internal/fault"
+	"github.com/gradefleet/gradefleet/shared/bus"
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+const (
+	// storeTimeout bounds the queueing of one kept job.
+	storeTimeout = 10 * time.Second
+	// storeTries is how often its publication is tried; JetStream drops the
+	// second of two that both arrived, by their message id.
+	storeTries = 3
+)
+
+// ErrUnknown is in the chain of Store's error if the job may be queued all the same.
+var ErrUnknown = errors.New("whether the job is queued is not known")
+
+// Store queues a kept job, whose answer goes into its record. The same message
+// id is queued once within JetStream's window for duplicates. Errors are of
+// package fault.
+func (d *Dispatcher) Store(ctx context.Context, job Job, record protocol.Kept, messageID string) error {
+	wire := protocol.Job{
+		ID: record.Job, Kind: job.Kind, RequestID: job.RequestID, Session: job.Session, Epoch: job.Epoch, Kept: true,
+		Reply: protocol.SettledSubject(record.Job), Enqueued: time.Now(), Deadline: record.Deadline,
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	var err error
+	for try := range storeTries {
+		if try > 0 && !pause(ctx, leaderWait) {
+			break
+		}
+		msg := &nats.Msg{Subject: job.Queue(), Header: nats.Header(wire.Header()), Data: job.Body}
+		_, err = d.js.PublishMsg(ctx, msg, jetstream.WithMsgID(messageID), jetstream.WithRetryAttempts(leaderRetries))
+		if err == nil {
+			d.metrics.published.WithLabelValues(string(job.Kind)).Inc()
+			return nil
+		}
+		if bus.QueueFull(err) || errors.Is(err, nats.ErrMaxPayload) {
+			return d.refused(&job, err)
+		}
+	}
+	if errors.Is(err, jetstream.ErrNoStreamResponse) {
+		return d.refused(&job, err)
+	}
+	return fault.Unavailable("Whether the job was queued is not known; ask for it again in a moment", errors.Join(ErrUnknown, err))
+}
+
+// Cancel tells the worker that has a job, if one has, that nobody wants it.
+func (d *Dispatcher) Cancel(job string) error {
+	return d.cfg.NC.Publish(protocol.CancelSubject(job), nil)
+}

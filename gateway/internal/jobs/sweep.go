@@ -1,0 +1,137 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/gradefleet/gradefleet/shared/kept"
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+const (
+	// sweepInterval is how often jobs are looked for that nobody will end. Every
+	// gateway does it, at times of its own; the records see to it that each job
+	// ends once.
+	sweepInterval = 15 * time.Second
+	// lostAfter is how long a worker must not have been seen before what it ran
+	// counts as lost: a result may be on its way, and so may a heartbeat.
+	lostAfter = time.Second
+	// strayAfter is how long after its deadline a job that runs is given up; a
+	// worker's own limits ended it long before.
+	strayAfter = 10 * time.Minute
+)
+
+// WorkerLost says that a worker stopped, or is back as a new process. It does
+// not block.
+func (s *Service) WorkerLost() {
+	select {
+	case s.swept <- struct{}{}:
+	default:
+	}
+}
+
+// Run ends jobs that nobody else will, until ctx is done: those not begun by
+// their deadline, and those lost with their worker.
+func (s *Service) Run(ctx context.Context) {
+	timer := time.NewTimer(rand.N(sweepInterval))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.swept:
+			timer.Reset(lostAfter / 10)
+			continue
+		case <-timer.C:
+		}
+		next := sweepInterval/2 + rand.N(sweepInterval)
+		again, err := s.sweep(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.cfg.Log.Warn("jobs not looked through", "error", err)
+		}
+		if again {
+			next = lostAfter + lostAfter/10
+		}
+		timer.Reset(next)
+	}
+}
+
+// sweep looks at every job once; again says that some are to be looked at anew
+// when their worker has been away for long enough.
+func (s *Service) sweep(ctx context.Context) (again bool, err error) {
+	var open []kept.Record
+	if err := s.cfg.Records.Each(ctx, func(r kept.Record) bool {
+		if !r.State.Final() {
+			open = append(open, r)
+		}
+		return true
+	}); err != nil {
+		return false, err
+	}
+	if len(open) == 0 {
+		clear(s.missing)
+		return false, nil
+	}
+	now := s.now()
+	started := map[string]time.Time{}
+	for _, h := range s.cfg.Workers() {
+		started[h.Worker] = h.Started
+		delete(s.missing, h.Worker)
+	}
+	for _, r := range open {
+		result := s.fate(r, started, now)
+		if result == nil {
+			continue
+		}
+		if _, live := started[worker(r)]; !live && result.Status != http.StatusGatewayTimeout {
+			since, known := s.missing[worker(r)]
+			if !known {
+				s.missing[worker(r)] = now
+			}
+			if !known || now.Sub(since) < lostAfter {
+				again = true
+				continue
+			}
+		}
+		ran := r.Kind == protocol.Run && r.State == protocol.KeptRunning
+		if err := s.cfg.Records.Finish(ctx, r, *result, ran); err != nil {
+			return again, fmt.Errorf("end job %s: %w", r.Job, err)
+		}
+		s.cfg.Log.Warn("job ended that its worker will not end", "job", r.Job, "worker", worker(r), "status", result.Status)
+	}
+	return again, nil
+}
+
+// worker is the one that has, or must have, the job.
+func worker(r kept.Record) string {
+	if r.State == protocol.KeptRunning {
+		return r.Worker
+	}
+	return r.Owner
+}
+
+// fate is the answer to a job that no worker will give one; nil if one will.
+func (s *Service) fate(r kept.Record, started map[string]time.Time, now time.Time) *protocol.Result {
+	begun, live := started[worker(r)]
+	failed := func(status int, detail string) *protocol.Result {
+		return &protocol.Result{Status: status, Body: protocol.ErrorBody(detail)}
+	}
+	switch {
+	case r.State == protocol.KeptQueued && now.After(r.Deadline.Add(expireGrace)):
+		return failed(http.StatusGatewayTimeout, "The job was not begun before its deadline, and is not going to be")
+	case r.State == protocol.KeptRunning && now.After(r.Deadline.Add(strayAfter)):
+		return failed(http.StatusGatewayTimeout, "The job was not done long after its deadline; it was given up")
+	case r.State == protocol.KeptQueued && r.Owner != "" && !live:
+		return failed(http.StatusServiceUnavailable, fmt.Sprintf("Worker %s, which owns the session, was lost before it began the job", r.Owner))
+	case r.State != protocol.KeptRunning:
+		return nil
+	case r.Kind == protocol.Run && (!live || r.Since.Before(begun)):
+		return failed(http.StatusBadGateway, fmt.Sprintf("Worker %s was lost while it ran the command, which may have run in part or in full", r.Worker))
+	case r.Kind == protocol.Evaluate && r.Owner != "" && !live:
+		return failed(http.StatusServiceUnavailable, fmt.Sprintf("Worker %s, which owns the session, was lost while it did the job; ask again", r.Worker))
+	}
+	return nil
+}

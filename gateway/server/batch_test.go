@@ -1,0 +1,399 @@
+package server_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gradefleet/gradefleet/gateway/server"
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+// batchLine is a line of a batch's answer.
+type batchLine struct {
+	Index  *int            `json:"index"`
+	Ref    string          `json:"ref"`
+	Status int             `json:"status"`
+	Result json.RawMessage `json:"result"`
+	Detail string          `json:"detail"`
+	Done   *bool           `json:"done"`
+	Count  int             `json:"count"`
+}
+
+// batch is a batch under way.
+type batchCall struct {
+	t    *testing.T
+	in   *io.PipeWriter
+	resp *http.Response
+	out  *bufio.Scanner
+}
+
+func (g *gateway) batch(headers ...string) *batchCall {
+	g.c.t.Helper()
+	body, in := io.Pipe()
+	r, err := http.NewRequestWithContext(g.c.t.Context(), http.MethodPost, g.url+"/evaluate_batch", body)
+	if err != nil {
+		g.c.t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := g.c.client.Do(r)
+	if err != nil {
+		g.c.t.Fatal(err)
+	}
+	g.c.t.Cleanup(func() {
+		in.Close()
+		resp.Body.Close()
+	})
+	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "application/x-ndjson" {
+		g.c.t.Fatalf("answered %d %v", resp.StatusCode, resp.Header)
+	}
+	b := &batchCall{t: g.c.t, in: in, resp: resp, out: bufio.NewScanner(resp.Body)}
+	b.out.Buffer(nil, 1<<20)
+	return b
+}
+
+func (b *batchCall) next() (l batchLine, ok bool) {
+	b.t.Helper()
+	if !b.out.Scan() {
+		if err := b.out.Err(); err != nil {
+			b.t.Logf("batch cut: %v", err)
+		}
+		return l, false
+	}
+	if err := json.Unmarshal(b.out.Bytes(), &l); err != nil {
+		b.t.Fatalf("line %q: %v", b.out.Bytes(), err)
+	}
+	return l, true
+}
+
+func lineOf(session, ref string) string {
+	e := evaluate(session)
+	if ref != "" {
+		e["ref"] = ref
+	}
+	return strings.TrimSpace(encode(e)) + "\n"
+}
+
+func TestBatch(t *testing.T) {
+	c := newCluster(t, 1, func(cfg *server.Config) { cfg.MaxBody = 64 << 10; cfg.ReadTimeout = 300 * time.Millisecond })
+	var n atomic.Int64
+	c.worker("w1", func(w *fakeWorker) {
+		w.handle = func(j protocol.Job, m jetstream.Msg) *protocol.Result {
+			switch k := n.Add(1); {
+			case k%97 == 0 && !strings.Contains(j.Session, "t"):
+				m.Nak() // a worker that drains
+				return nil
+			case j.Session == "refused":
+				return refusal(400, "no")
+			}
+			return success(map[string]any{"passed": true, "case_results": []any{}, "error": nil, "id": j.Session})
+		}
+	})
+	const lines = 2000
+	b := c.gateways[0].batch()
+	wrong := map[int]int{} // status by index
+	go func() {
+		defer b.in.Close()
+		for i := range lines {
+			switch {
+			case i%50 == 7:
+				io.WriteString(b.in, "\n \r\n{not json\n")
+			case i%50 == 8:
+				fmt.Fprintf(b.in, "{\"ref\":\"r%d\",\"id\":5}\n", i)
+			case i == 99:
+				io.WriteString(b.in, lineOf("../x", "r99"))
+			case i == 100:
+				io.WriteString(b.in, lineOf("refused", "r100"))
+			case i == 200:
+				b.in.Write(bytes.Repeat([]byte("x"), 70<<10))
+				io.WriteString(b.in, "\n")
+			case i == lines-1:
+				io.WriteString(b.in, strings.TrimSuffix(lineOf("s", "last"), "\n")) // no newline at the end
+			default:
+				io.WriteString(b.in, lineOf(fmt.Sprint("s", i), fmt.Sprint("r", i)))
+			}
+			if i == 500 {
+				time.Sleep(400 * time.Millisecond) // longer than a request may take to be sent
+			}
+		}
+	}()
+	for i := range lines {
+		switch {
+		case i%50 == 7, i%50 == 8:
+			wrong[i] = 422
+		case i == 99, i == 100:
+			wrong[i] = 400
+		case i == 200:
+			wrong[i] = 413
+		}
+	}
+	seen := map[int]bool{}
+	for {
+		l, ok := b.next()
+		if !ok {
+			t.Fatal("no last line")
+		}
+		if l.Done != nil {
+			if !*l.Done || l.Count != lines {
+				t.Errorf("last line %+v", l)
+			}
+			break
+		}
+		i := *l.Index
+		if seen[i] {
+			t.Errorf("line %d answered twice", i)
+		}
+		seen[i] = true
+		want := 200
+		if status, ok := wrong[i]; ok {
+			want = status
+		}
+		if l.Status != want || (want == 200) != (l.Result != nil) || (want != 200) != (l.Detail != "") {
+			t.Errorf("line %d: %+v, want %d", i, l, want)
+		}
+		if ref := fmt.Sprint("r", i); i%50 != 7 && i != 200 && i != lines-1 && l.Ref != ref {
+			t.Errorf("line %d has ref %q", i, l.Ref)
+		}
+		if want == 200 && i != lines-1 && !strings.Contains(string(l.Result), fmt.Sprintf(`"id":"s%d"`, i)) {
+			t.Errorf("line %d has another's answer: %s", i, l.Result)
+		}
+	}
+	if len(seen) != lines {
+		t.Errorf("%d lines answered, want %d", len(seen), lines)
+	}
+	if _, ok := b.next(); ok {
+		t.Error("more after the last line")
+	}
+	c.queued(protocol.BulkQueue, 0)
+}
+
+func TestEmptyBatch(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	b := c.gateways[0].batch()
+	b.in.Close()
+	if l, ok := b.next(); !ok || l.Done == nil || !*l.Done || l.Count != 0 {
+		t.Errorf("answer %+v", l)
+	}
+}
+
+// Who doesn't read stops only itself: its window fills, and no more is read.
+func TestSlowReaderStopsOnlyItself(t *testing.T) {
+	c := newCluster(t, 1, func(cfg *server.Config) { cfg.BatchWindow = 8 })
+	g := c.gateways[0]
+	big := strings.Repeat("x", 256<<10)
+	w := c.worker("w1", func(w *fakeWorker) {
+		w.handle = func(j protocol.Job, m jetstream.Msg) *protocol.Result {
+			answer := ""
+			if strings.HasPrefix(j.Session, "slow") {
+				answer = big
+			}
+			return success(map[string]any{"passed": true, "case_results": []any{}, "error": nil, "pad": answer})
+		}
+	})
+	slow := g.batch()
+	go func() {
+		for i := range 10_000 {
+			if _, err := io.WriteString(slow.in, lineOf(fmt.Sprint("slow", i), "")); err != nil {
+				return
+			}
+		}
+	}()
+	// It is stopped when no line of it comes to the worker for a while.
+	taken := 0
+	for quiet := false; !quiet; {
+		select {
+		case <-w.jobs:
+			taken++
+		case <-time.After(500 * time.Millisecond):
+			quiet = true
+		}
+	}
+	if taken < 8 || taken > 500 {
+		t.Errorf("%d lines were done of a caller that reads no answers", taken)
+	}
+	fast := g.batch()
+	for i := range 50 {
+		io.WriteString(fast.in, lineOf(fmt.Sprint("fast", i), ""))
+		if l, ok := fast.next(); !ok || l.Status != 200 {
+			t.Fatalf("another batch: %+v", l)
+		}
+	}
+	g.post("/evaluate_code", evaluate("s")).want(t, 200, "passed")
+	fast.in.Close()
+	slow.resp.Body.Close()
+	eventually(t, "the slow one is gone", func() bool { return g.value("gradefleet_http_in_flight") == 0 })
+}
+
+// A caller that hangs up cancels what is unanswered.
+func TestBatchHangUp(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	g := c.gateways[0]
+	w := c.worker("w1", mute)
+	b := g.batch()
+	for i := range 10 {
+		io.WriteString(b.in, lineOf(fmt.Sprint("s", i), ""))
+	}
+	within(t, "job", w.jobs)
+	b.in.CloseWithError(io.ErrUnexpectedEOF)
+	b.resp.Body.Close()
+	c.queued(protocol.BulkQueue, 0)
+	eventually(t, "it is over", func() bool { return g.value("gradefleet_http_in_flight") == 0 })
+}
+
+// A gateway that stops answers what it has read, and says where to go on.
+func TestBatchAtStop(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	g := c.gateways[0]
+	release := make(chan struct{})
+	w := c.worker("w1", func(w *fakeWorker) {
+		w.handle = func(j protocol.Job, m jetstream.Msg) *protocol.Result {
+			<-release
+			return w.answer(j, m)
+		}
+	})
+	b := g.batch()
+	for i := range 3 {
+		io.WriteString(b.in, lineOf(fmt.Sprint("s", i), ""))
+	}
+	within(t, "job", w.jobs)
+	c.queued(protocol.BulkQueue, 3) // all lines are read
+	g.stop()
+	eventually(t, "it stops", func() bool { return g.Ready() != nil })
+	close(release)
+	for range 3 {
+		if l, ok := b.next(); !ok || l.Status != 200 {
+			t.Fatalf("line %+v", l)
+		}
+	}
+	if l, ok := b.next(); !ok || l.Done == nil || *l.Done || l.Count != 3 || !strings.Contains(l.Detail, "stopping") {
+		t.Errorf("last line %+v", l)
+	}
+	b.in.Close()
+	if err := g.end(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestIdleBatchEnds(t *testing.T) {
+	c := newCluster(t, 1, func(cfg *server.Config) { cfg.IdleTimeout = 200 * time.Millisecond })
+	w := c.worker("w1", mute)
+	b := c.gateways[0].batch()
+	io.WriteString(b.in, lineOf("s", ""))
+	j := within(t, "job", w.jobs)
+	time.Sleep(300 * time.Millisecond) // a line is unanswered: it isn't idle
+	w.reply(j, *success(map[string]any{"passed": true}))
+	if l, ok := b.next(); !ok || l.Status != 200 {
+		t.Errorf("line %+v", l)
+	}
+	if l, ok := b.next(); !ok || l.Done == nil || *l.Done || l.Count != 1 || !strings.Contains(l.Detail, "too long") {
+		t.Errorf("last line %+v", l)
+	}
+	b.in.Close()
+}
+
+// What many clients do: send everything with a length and Expect: 100-continue,
+// then read.
+func TestBatchOfKnownLength(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.worker("w1", nil)
+	body := lineOf("s1", "a") + lineOf("s2", "b")
+	conn, err := net.Dial("tcp", c.gateways[0].Addrs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(waitLimit))
+	fmt.Fprintf(conn, "POST /evaluate_batch HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n", len(body))
+	in := bufio.NewReader(conn)
+	if line, err := in.ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {
+		t.Fatalf("%q %v, want to be told to go on", line, err)
+	}
+	io.WriteString(conn, body)
+	all, err := io.ReadAll(in)
+	if err != nil || !strings.Contains(string(all), `"count":2`) || !strings.Contains(string(all), `"ref":"b"`) {
+		t.Errorf("answer %s %v", all, err)
+	}
+}
+
+// The gateway's turns: a flood of one caller's does not delay another's request.
+func TestTurns(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	g := c.gateways[0]
+	var answered atomic.Int64
+	step := make(chan struct{})
+	c.worker("w1", func(w *fakeWorker) {
+		w.handle = func(j protocol.Job, m jetstream.Msg) *protocol.Result {
+			<-step
+			return success(map[string]any{"passed": true, "case_results": []any{}, "error": nil})
+		}
+	})
+	const flood = 90
+	done := make(chan struct{}, flood)
+	for i := range flood {
+		go func() {
+			g.with("/evaluate_code", evaluate(fmt.Sprint("flood", i)), "X-API-Key", "flooder")
+			answered.Add(1)
+			done <- struct{}{}
+		}()
+	}
+	eventually(t, "the flood waits", func() bool { return g.value("gradefleet_jobs_waiting") >= flood-3*4-8 })
+	polite := make(chan answer, 1)
+	go func() { polite <- g.with("/evaluate_code", evaluate("polite"), "X-API-Key", "polite") }()
+	eventually(t, "all are in line", func() bool { return g.value("gradefleet_jobs_waiting") == flood-3*4-8+1 })
+	for {
+		select {
+		case step <- struct{}{}:
+			continue
+		case a := <-polite:
+			a.want(t, 200, "passed")
+		case <-time.After(waitLimit):
+			t.Fatal("no answer")
+		}
+		break
+	}
+	if n := answered.Load(); n > 40 {
+		t.Errorf("%d of the flood's %d requests were answered first", n, flood)
+	}
+	close(step)
+	for range flood {
+		<-done
+	}
+}
+
+func TestCallerLimits(t *testing.T) {
+	c := newCluster(t, 1, func(cfg *server.Config) { cfg.CallerInflight, cfg.CallerRate, cfg.CallerBurst = 2, 0.5, 3 })
+	g := c.gateways[0]
+	w := c.worker("w1", mute)
+	a, _ := g.asyncWith("/evaluate_code", evaluate("a"), "X-API-Key", "one")
+	b, _ := g.asyncWith("/evaluate_code", evaluate("b"), "X-API-Key", "one")
+	jobs := []protocol.Job{within(t, "job", w.jobs), within(t, "job", w.jobs)}
+	refused := g.with("/evaluate_code", evaluate("c"), "X-API-Key", "one")
+	refused.want(t, 429, "2 requests under way")
+	if refused.header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+	for _, j := range jobs {
+		w.reply(j, *success(map[string]any{"passed": true, "case_results": []any{}, "error": nil}))
+	}
+	within(t, "answer", a).want(t, 200, "passed")
+	within(t, "answer", b).want(t, 200, "passed")
+	g.with("/write_file", write("s", "a", "x"), "X-API-Key", "one").want(t, 200, "success")
+	tooFast := g.with("/write_file", write("s", "a", "x"), "X-API-Key", "one")
+	tooFast.want(t, 429, "more than 0.5 requests a second")
+	if got := tooFast.header.Get("Retry-After"); got != "2" && got != "1" {
+		t.Errorf("Retry-After %s, want when there is a token again", got)
+	}
+	g.with("/write_file", write("s", "a", "x"), "X-API-Key", "two").want(t, 200, "success")
+}

@@ -1,0 +1,188 @@
+// Package kept reads and writes the records of kept jobs: asynchronous ones and
+// those with an idempotency key. Gateways make and cancel them, workers begin
+// and finish them, all by compare-and-set on the record, so that each of these
+// happens once, whatever is delivered twice and whoever dies in between.
+package kept
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gradefleet/gradefleet/shared/bus"
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+// opTimeout bounds one read or write of a record.
+const opTimeout = 5 * time.Second
+
+// ErrNone is returned for a job without a record: unknown, or forgotten after
+// its retention.
+var ErrNone = errors.New("no record of the job")
+
+// ErrChanged is returned when a record is no longer the one given: somebody else
+// wrote it in between, and nothing was changed.
+var ErrChanged = errors.New("record of the job has changed")
+
+// Record is a record and where it was found.
+type Record struct {
+	protocol.Kept
+	// Revision is its sequence in the stream, for compare-and-set.
+	Revision uint64
+}
+
+// Store reads and writes records. Its methods may be called from any goroutine.
+type Store struct {
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	stream jetstream.Stream
+	// leader makes reads ones of the stream's leader: a replica may not have what
+	// another process was just told is written.
+	leader bool
+}
+
+// New returns a store over the stream of b.
+func New(b *bus.Bus) *Store {
+	return &Store{nc: b.NC, js: b.JS, stream: b.Kept, leader: b.Kept.CachedInfo().Config.Replicas > 1}
+}
+
+// Create writes the record of a new job, or returns ErrChanged if it has one.
+func (s *Store) Create(ctx context.Context, k protocol.Kept) (Record, error) {
+	return s.Put(ctx, Record{Kept: k})
+}
+
+// Put writes a record in place of the one that r was made from, and returns what
+// is there now.
+func (s *Store) Put(ctx context.Context, r Record) (Record, error) {
+	header, err := r.Header()
+	if err != nil {
+		return r, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	msg := &nats.Msg{Subject: protocol.KeptSubject(r.Job), Header: header, Data: r.Body}
+	ack, err := s.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(r.Revision))
+	var api *jetstream.APIError
+	switch {
+	case errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
+		return r, ErrChanged
+	case err != nil:
+		return r, fmt.Errorf("write record of job %s: %w", r.Job, err)
+	}
+	r.Revision = ack.Sequence
+	return r, nil
+}
+
+// Get returns a job's record, or ErrNone.
+func (s *Store) Get(ctx context.Context, job string) (Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	msg, err := s.stream.GetLastMsgForSubject(ctx, protocol.KeptSubject(job))
+	switch {
+	case err == nil:
+		r, err := parse(msg)
+		if err != nil || !s.leader || r.State == protocol.KeptCancelled {
+			return r, err
+		}
+	case !errors.Is(err, jetstream.ErrMsgNotFound):
+		return Record{}, fmt.Errorf("read record of job %s: %w", job, err)
+	case !s.leader:
+		return Record{}, ErrNone
+	}
+	return s.getLeader(ctx, job)
+}
+
+func parse(msg *jetstream.RawStreamMsg) (Record, error) {
+	k, err := protocol.ParseKept(msg.Header, msg.Data)
+	return Record{Kept: k, Revision: msg.Sequence}, err
+}
+
+// getLeader is Get by way of the stream's leader, which has what was written.
+func (s *Store) getLeader(ctx context.Context, job string) (Record, error) {
+	request, err := json.Marshal(struct {
+		LastBySubject string `json:"last_by_subj"`
+	}{protocol.KeptSubject(job)})
+	if err != nil {
+		return Record{}, fmt.Errorf("encode look-up of job %s: %w", job, err)
+	}
+	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+protocol.KeptStream, request)
+	if err != nil {
+		return Record{}, fmt.Errorf("read record of job %s: %w", job, err)
+	}
+	var answer struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message *struct {
+			Sequence uint64 `json:"seq"`
+			Header   []byte `json:"hdrs"`
+			Data     []byte `json:"data"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(reply.Data, &answer); err != nil {
+		return Record{}, fmt.Errorf("read record of job %s: %w", job, err)
+	}
+	switch {
+	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return Record{}, ErrNone
+	case answer.Error != nil:
+		return Record{}, fmt.Errorf("read record of job %s: %w", job, answer.Error)
+	case answer.Message == nil:
+		return Record{}, fmt.Errorf("read record of job %s: answer without a message", job)
+	}
+	header, err := nats.DecodeHeadersMsg(answer.Message.Header)
+	if err != nil {
+		return Record{}, fmt.Errorf("read record of job %s: %w", job, err)
+	}
+	return parse(&jetstream.RawStreamMsg{Sequence: answer.Message.Sequence, Header: header, Data: answer.Message.Data})
+}
+
+// listWait is how long a list waits for the next record before it takes what it
+// has for all.
+const listWait = 2 * time.Second
+
+// Each calls yield with every record, without its answer, the one that changed
+// longest ago first, until yield returns false.
+func (s *Store) Each(ctx context.Context, yield func(Record) bool) error {
+	consumer, err := s.js.OrderedConsumer(ctx, protocol.KeptStream, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverAllPolicy, HeadersOnly: true, InactiveThreshold: time.Minute,
+	})
+	if err != nil {
+		return fmt.Errorf("list records of jobs: %w", err)
+	}
+	left := consumer.CachedInfo().NumPending
+	if left == 0 {
+		return nil
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(1024))
+	if err != nil {
+		return fmt.Errorf("list records of jobs: %w", err)
+	}
+	defer messages.Stop()
+	for {
+		msg, err := messages.Next(jetstream.NextMaxWait(listWait))
+		if errors.Is(err, nats.ErrTimeout) {
+			return nil // the rest changed meanwhile, and comes under a later sequence
+		}
+		if err != nil {
+			return fmt.Errorf("list records of jobs: %w", err)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return fmt.Errorf("list records of jobs: %w", err)
+		}
+		k, err := protocol.ParseKept(msg.Headers(), nil)
+		if err == nil && !yield(Record{Kept: k, Revision: meta.Sequence.Stream}) {
+			return nil
+		}
+		if meta.NumPending == 0 {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}

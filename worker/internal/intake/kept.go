@@ -1,0 +1,78 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/gradefleet/gradefleet/shared/kept"
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+// begin marks a kept job as running here; false means that it must not run, or
+// can't now, and was dealt with.
+func (in *Intake) begin(ctx context.Context, f *flight, log *slog.Logger) bool {
+	r, err := in.cfg.Keeper.Begin(ctx, f.job, in.cfg.Worker, f.redelivered)
+	switch {
+	case errors.Is(err, kept.ErrUnwanted) && r.State == protocol.KeptRunning && r.Worker == in.cfg.Worker:
+		// A command that an earlier process of this worker began, and died of.
+		f.record = r
+		in.finish(ctx, f, protocol.Result{Status: 502, Body: protocol.ErrorBody("Worker " + in.cfg.Worker +
+			" was lost while it ran the command, which may have run in part or in full")}, log)
+		return false
+	case errors.Is(err, kept.ErrUnwanted), errors.Is(err, kept.ErrNone):
+		in.term(f, log)
+		in.cfg.Metrics.ended(f.job.Kind, "unwanted")
+		return false
+	case err != nil:
+		log.Warn("kept job not begun", "error", err)
+		if err := f.msg.NakWithDelay(beginPause); err != nil {
+			log.Warn("hand back job", "error", err)
+		}
+		in.cfg.Metrics.ended(f.job.Kind, "handed_back")
+		return false
+	}
+	f.record = r
+	if f.job.Kind == protocol.Run {
+		// The record says that it has begun, so that no second delivery runs it;
+		// the ack only spares that one.
+		if err := f.msg.AckSync(); err != nil {
+			log.Warn("ack kept run job", "error", err)
+		}
+		f.acked = true
+	}
+	return true
+}
+
+// finish writes a kept job's answer into its record and acknowledges the job.
+// While the record can't be written the job is kept by its beats; in the end it
+// goes back to the queue, if it may run again.
+func (in *Intake) finish(ctx context.Context, f *flight, result protocol.Result, log *slog.Logger) {
+	result, ran := in.bounded(result), true
+	if result.Status == protocol.StatusMisdirected {
+		result, ran = protocol.Result{Status: 503, Body: protocol.ErrorBody("The session is moving to another worker; ask again")}, false
+	}
+	deadline := time.Now().Add(finishWait)
+	for {
+		// What was done is to be told even if the worker is stopping.
+		err := in.cfg.Keeper.Finish(context.WithoutCancel(ctx), f.record, result, ran)
+		if err == nil {
+			in.ack(f, log)
+			in.cfg.Metrics.ended(f.job.Kind, "answered")
+			log.Debug("kept job done", "status", result.Status)
+			return
+		}
+		log.Warn("answer of a kept job not written", "error", err)
+		if time.Now().Add(finishPause).After(deadline) || ctx.Err() != nil && f.job.Kind == protocol.Evaluate {
+			break
+		}
+		time.Sleep(finishPause)
+	}
+	if !f.acked {
+		if err := f.msg.Nak(); err != nil {
+			log.Warn("hand back job", "error", err)
+		}
+	}
+	in.cfg.Metrics.ended(f.job.Kind, "failed")
+}
