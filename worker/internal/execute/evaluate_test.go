@@ -206,4 +206,3 @@ func BenchmarkTwoSlots(b *testing.B) {
 		}
 	})
 }
-
