@@ -41,7 +41,7 @@ const maxConsumers = 100_000
 // What a stream of results has that a worker created first.
 const (
 	DefaultRetention = time.Hour
-	DefaultKeptBytes = 2 << 30
+	DefaultKeptBytes = 1 << 30
 )
 
 // hooksAge is how long a webhook is tried at most, and then some.
@@ -74,8 +74,10 @@ func Ensure(ctx context.Context, nc *nats.Conn, s Settings) (b *Bus, err error) 
 }
 
 const (
-	// ensureWait is how long a cluster may take to have leaders.
-	ensureWait = 30 * time.Second
+	// ensureWait is how long a cluster may take to have leaders. Each stream and
+	// consumer elects one for itself, which takes some 5 seconds where both are
+	// new, and they are made one after the other.
+	ensureWait = 2 * time.Minute
 	// ensurePause is the time between attempts.
 	ensurePause = 250 * time.Millisecond
 )
@@ -101,7 +103,8 @@ func untilReady(ctx context.Context, wait, pause time.Duration, do func() error)
 func notReady(err error) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && api.Code == 503 ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders)
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) ||
+		errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrDisconnected) // its server was lost just now
 }
 
 func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
@@ -192,10 +195,10 @@ func (b *Bus) ensureKept(ctx context.Context, s Settings, replicas int) (err err
 	}
 	if s.Retention > 0 && s.KeptBytes > 0 {
 		stream.Duplicates = min(2*time.Minute, s.Retention)
-		b.Kept, err = b.JS.CreateOrUpdateStream(ctx, stream)
+		b.Kept, err = b.createKept(ctx, stream)
 	} else if b.Kept, err = b.JS.Stream(ctx, protocol.KeptStream); errors.Is(err, jetstream.ErrStreamNotFound) {
 		stream.MaxAge, stream.MaxBytes = DefaultRetention, DefaultKeptBytes
-		b.Kept, err = b.JS.CreateOrUpdateStream(ctx, stream)
+		b.Kept, err = b.createKept(ctx, stream)
 	}
 	if err != nil {
 		return fmt.Errorf("create stream %s: %w", protocol.KeptStream, err)
@@ -215,10 +218,30 @@ func (b *Bus) ensureKept(ctx context.Context, s Settings, replicas int) (err err
 	return nil
 }
 
+// leastKeptBytes is the smallest stream of results that is made, bytes.
+const leastKeptBytes = 16 << 20
+
+// createKept creates the stream of results, smaller than asked for where the
+// server has no room to set so much aside.
+func (b *Bus) createKept(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
+	for {
+		s, err := b.JS.CreateOrUpdateStream(ctx, cfg)
+		if err == nil || !StoreFull(err) || cfg.MaxBytes/2 < leastKeptBytes {
+			return s, err
+		}
+		cfg.MaxBytes /= 2
+	}
+}
+
 // WorkerConsumer creates or updates the consumer of one worker's own queue. It
 // outlives a restart of the worker, not a worker that is gone for good.
-func (b *Bus) WorkerConsumer(ctx context.Context, worker string) (jetstream.Consumer, error) {
-	return b.ensureConsumer(ctx, protocol.WorkerConsumer(worker), protocol.WorkerQueue(worker), 24*time.Hour)
+// A worker may start while the stream is without a leader: see Ensure.
+func (b *Bus) WorkerConsumer(ctx context.Context, worker string) (c jetstream.Consumer, err error) {
+	err = untilReady(ctx, ensureWait, ensurePause, func() error {
+		c, err = b.ensureConsumer(ctx, protocol.WorkerConsumer(worker), protocol.WorkerQueue(worker), 24*time.Hour)
+		return err
+	})
+	return c, err
 }
 
 // EvaluateConsumer returns the consumer of the shared queue.

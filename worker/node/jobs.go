@@ -41,9 +41,11 @@ func (n *Node) handle(ctx context.Context, number int, job protocol.Job) (protoc
 		}
 		a, err = s.Evaluate(ctx, job.Body, place, lend)
 	}
+	note := ""
 	if hold != nil {
 		// Whatever became of the job: what it left is what the next one finds.
-		if refusal := n.save(ctx, hold, job); refusal != nil && err == nil {
+		var refusal *protocol.Result
+		if note, refusal = n.save(ctx, hold, job); refusal != nil && err == nil {
 			return *refusal, nil
 		}
 	}
@@ -63,6 +65,9 @@ func (n *Node) handle(ctx context.Context, number int, job protocol.Job) (protoc
 	n.metrics.outcomes.WithLabelValues(string(job.Kind), a.Outcome).Inc()
 	if hold != nil {
 		n.sizing.Go(func() { n.refresh(hold.Session) }) // off the job's time
+	}
+	if note != "" && a.Status == 200 {
+		a.Body = notStored(a.Body, note)
 	}
 	return protocol.Result{Status: a.Status, Body: a.Body}, nil
 }
@@ -116,27 +121,32 @@ func (n *Node) ownSession(job protocol.Job) (*workcopy.Hold, *protocol.Result, e
 	return workcopy.Local(sess, release), nil, nil
 }
 
-// save stores what a job changed in its session; the answer is what to say
-// instead of the job's if that fails.
-func (n *Node) save(ctx context.Context, hold *workcopy.Hold, job protocol.Job) *protocol.Result {
+// save stores what a job changed in its session. The answer is what to say
+// instead of the job's if that fails, the note what to add to the job's if it
+// left what nobody could store.
+func (n *Node) save(ctx context.Context, hold *workcopy.Hold, job protocol.Job) (note string, _ *protocol.Result) {
 	err := hold.Save(context.WithoutCancel(ctx))
 	if err == nil {
-		return nil
+		return "", nil
 	}
 	var r protocol.Result
 	switch {
 	case errors.Is(err, workcopy.ErrElsewhere):
 		r = refuse(protocol.StatusMisdirected, "%v", err)
-	case errors.Is(err, session.ErrTooLarge), errors.Is(err, session.ErrRefused):
-		r = refuse(507, "The %s was carried out, and what it changed is undone. %v", job.Kind, err)
+	case errors.Is(err, session.ErrTooLarge), errors.Is(err, session.ErrRefused), errors.Is(err, session.ErrConflict):
+		n.log.Warn("a job left what can't be stored", "session", job.Session, "request", job.RequestID, "error", err)
+		return err.Error() + "; it is as it was before", nil
 	case errors.Is(err, durable.ErrFull):
 		n.log.Error("no room left to store what a job changed", "session", job.Session, "request", job.RequestID, "error", err)
 		r = refuse(507, "The %s was carried out, and what it changed is undone: there is no room left to store it", job.Kind)
+	case errors.Is(err, durable.ErrDoubt) && job.Kind == protocol.Run:
+		n.log.Error("what a command changed may be stored or not", "session", job.Session, "request", job.RequestID, "error", err)
+		r = refuse(502, "The command may have run without effect: it was carried out, and NATS did not answer in time whether what it changed is stored")
 	default:
 		n.log.Error("what a job changed is not stored", "session", job.Session, "request", job.RequestID, "error", err)
 		r = refuse(503, "The %s was carried out, but what it changed could not be stored and is undone; ask again", job.Kind)
 	}
-	return &r
+	return "", &r
 }
 
 func orRefuse(r *protocol.Result) protocol.Result {

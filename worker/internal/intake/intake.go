@@ -53,6 +53,8 @@ type Intake struct {
 	messages    [classes]chan *nats.Msg
 	cancels     chan *nats.Msg
 	cancelSub   *nats.Subscription
+	resendSub   *nats.Subscription
+	sent        sent
 	done        chan *flight
 	reconnected chan struct{}
 
@@ -159,12 +161,18 @@ func New(ctx context.Context, b *bus.Bus, cfg Config) (*Intake, error) {
 	if in.cancelSub, err = b.NC.ChanSubscribe(protocol.CancelAll, in.cancels); err != nil {
 		return nil, fmt.Errorf("subscribe to cancellations: %w", err)
 	}
+	if in.resendSub, err = b.NC.Subscribe(protocol.ResendAll, func(m *nats.Msg) {
+		in.resend(protocol.ReplyPrefix(protocol.LastToken(m.Subject)))
+	}); err != nil {
+		return nil, fmt.Errorf("subscribe to requests to send again: %w", err)
+	}
 	return in, nil
 }
 
 // Reconnected tells the intake that the connection was made anew: what was
-// pulled over the old one is gone.
+// pulled over the old one is gone, and what was sent of late may be.
 func (in *Intake) Reconnected() {
+	in.resend(protocol.ReplyPrefixAll)
 	select {
 	case in.reconnected <- struct{}{}:
 	default:
@@ -359,8 +367,11 @@ func (in *Intake) run(ctx context.Context, f *flight) {
 		}
 	} else if f.job.Kind == protocol.Run {
 		// At most once: it is off the queue, for certain, before it begins.
-		if err := f.msg.AckSync(); err != nil {
-			log.Warn("run job not begun: its ack failed", "error", err)
+		if err := in.claim(f); err != nil {
+			log.Warn("run job not begun", "error", err)
+			if errors.Is(err, errTakenBack) {
+				in.reply(f.job, protocol.Result{Status: 503, Body: protocol.ErrorBody("The command was taken back before it began; it was not run")})
+			}
 			return
 		}
 		f.acked = true
@@ -424,7 +435,9 @@ func publicText(err, cause error) string {
 func (in *Intake) reply(job protocol.Job, r protocol.Result) {
 	r = in.bounded(r)
 	r.Job, r.Worker = job.ID, in.cfg.Worker
-	if err := in.bus.NC.PublishMsg(&nats.Msg{Subject: job.Reply, Header: r.Header(), Data: r.Body}); err != nil {
+	m := &nats.Msg{Subject: job.Reply, Header: r.Header(), Data: r.Body}
+	in.sent.add(m, time.Now())
+	if err := in.bus.NC.PublishMsg(m); err != nil {
 		in.cfg.Log.Error("publish result", "job", job.ID, "request", job.RequestID, "bytes", len(r.Body), "error", err)
 	}
 }
@@ -609,4 +622,5 @@ func (in *Intake) unsubscribe() {
 		}
 	}
 	in.cancelSub.Unsubscribe()
+	in.resendSub.Unsubscribe()
 }

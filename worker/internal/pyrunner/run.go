@@ -126,6 +126,7 @@ type run struct {
 	ending   Ending
 	breach   atomic.Value // of *breach; written by the guard
 	deadline time.Time
+	extended bool // the deadline, by what the processes waited for a processor
 	// watched: the child's descriptors are in the poller. Most jobs end before
 	// that pays: what they said is then read when the server says so.
 	watched bool
@@ -150,7 +151,7 @@ func (r *run) release() {
 		r.in = nil
 	}
 	r.s, r.c, r.job, r.send, r.writing, r.ruleset, r.ending = nil, nil, Job{}, nil, false, 0, EndedItself
-	r.watched, r.next, r.eof = false, time.Time{}, false
+	r.watched, r.next, r.eof, r.extended = false, time.Time{}, false, false
 	r.breach.Store((*breach)(nil))
 	r.out, r.err = capture{}, capture{}
 	runs.Put(r)
@@ -251,6 +252,10 @@ func (r *run) look() {
 	}
 	if !now.Before(r.deadline) && r.ending == EndedItself {
 		r.readChannel()
+		if !now.Before(r.deadline) && !r.extended && r.s.cfg.Delay != nil {
+			r.extended = true
+			r.deadline = now.Add(min(r.s.cfg.Delay(r.s.Pid()), r.job.Wall))
+		}
 	}
 }
 
@@ -414,7 +419,7 @@ func (r *run) frames(data []byte) []byte {
 			}
 		}
 		if r.ending == EndedItself {
-			r.deadline = time.Now().Add(r.job.Wall)
+			r.deadline, r.extended = time.Now().Add(r.job.Wall), false
 		}
 		if r.job.OnFrame == nil {
 			continue

@@ -220,6 +220,12 @@ def write_all(data):
         n = _write(CHANNEL, data)
 
 
+def micros(seconds):
+    # A process that a submission forked has a CPU clock of its own.
+    n = int(seconds * 1e6)
+    return n if 0 <= n <= MICROS else 0 if n < 0 else MICROS
+
+
 SHORT = 0.001  # seconds; so short a case is not asked for its peak memory
 
 
@@ -234,8 +240,7 @@ def send(kind, case, body):
             err = STATE.err[1].take()
     if wall - STATE.wall > SHORT or not STATE.peak:
         STATE.peak = _getrusage(0).ru_maxrss
-    data = FRAME.pack(FRAME.size - 4 + len(out) + len(err) + len(body), kind, case, int((cpu - STATE.cpu) * 1e6) & MICROS,
-                      int((wall - STATE.wall) * 1e6) & MICROS, STATE.peak, len(out), len(err))
+    data = FRAME.pack(FRAME.size - 4 + len(out) + len(err) + len(body), kind, case, micros(cpu - STATE.cpu), micros(wall - STATE.wall), STATE.peak, len(out), len(err))
     STATE.wall, STATE.cpu = wall, cpu
     write_all(data + out + err + body if out or err else data + body)
 

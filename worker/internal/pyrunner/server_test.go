@@ -19,7 +19,7 @@ def enter(spec, ruleset=-1):
     _os.setsid()
 `
 
-func startServer(t testing.TB) *Server {
+func startServer(t testing.TB, change ...func(*Config)) *Server {
 	t.Helper()
 	python := "/usr/bin/python3"
 	if _, err := os.Stat(python); err != nil {
@@ -27,10 +27,14 @@ func startServer(t testing.TB) *Server {
 			t.Skip("no python3")
 		}
 	}
-	s, err := StartServer(Config{
+	cfg := Config{
 		Command: func(args ...string) *exec.Cmd { return exec.Command(python, args...) },
 		Path:    systemPath(t, python), Preload: Preload, SandboxSource: noSandbox, Limits: testLimits,
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	s, err := StartServer(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +109,27 @@ func TestWallClockFromOutside(t *testing.T) {
 	}
 	if got, exit = runCases(t, s, "def f(x): return x", 5*time.Second, ints(7)); len(got) != 1 {
 		t.Fatalf("next job: frames %+v, exit %+v", got, exit)
+	}
+}
+
+// What a case waited for a processor doesn't count, up to its wall time again.
+func TestWallClockOfABusyMachine(t *testing.T) {
+	const wall = 500 * time.Millisecond
+	waited := time.Duration(0)
+	s := startServer(t, func(c *Config) { c.Delay = func(int) time.Duration { return waited } })
+	for _, tt := range []struct {
+		waited  time.Duration
+		sleeps  string
+		answers int
+	}{{0, "0.8", 1}, {time.Minute, "0.8", 3}, {time.Minute, "1000", 1}} {
+		waited = tt.waited
+		got, exit := runCases(t, s, "import time\ndef f(x):\n    if x > 1: time.sleep("+tt.sleeps+")\n    return x", wall, ints(1, 2, 3))
+		if len(got) != tt.answers || (exit.Ending == EndedWall) != (tt.answers == 1) {
+			t.Errorf("waited %v, sleeps %s s: %d answers, exit %+v", tt.waited, tt.sleeps, len(got), exit)
+		}
+		if exit.Wall > 4*wall {
+			t.Errorf("waited %v, sleeps %s s: ended after %v", tt.waited, tt.sleeps, exit.Wall)
+		}
 	}
 }
 

@@ -50,9 +50,13 @@ func stampOf(st *unix.Stat_t) Stamp {
 // of then.
 type Opener func() (*os.File, Stamp, error)
 
-// scanSlack is by how much a session may be over its quota and still be
-// scanned: a job that goes over is ended, but not at once.
-const scanSlack = 2
+// By how much a session may be over its quota and still be scanned: a job that
+// goes over is ended, but not at once.
+const (
+	scanSlack     = 2 // times the quota, and
+	scanMoreFiles = 100_000
+	scanMoreBytes = 1 << 30
+)
 
 // Scan visits everything in work, directories before what is in them; links are
 // not followed. What changes meanwhile may be visited as it was before or after.
@@ -81,10 +85,10 @@ func (s *Session) Scan(ctx context.Context, visit func(Item, Opener) error) erro
 	defer unix.Close(work)
 	sc := &scan{ctx: ctx, uid: s.uid, visit: visit, maxEntries: maxTreeEntries, maxBytes: 0}
 	if q := s.store.cfg.QuotaFiles; q > 0 {
-		sc.maxEntries = int(q)*scanSlack + 1000
+		sc.maxEntries = min(maxTreeEntries, int(q)*scanSlack+scanMoreFiles)
 	}
 	if q := s.store.cfg.QuotaBytes; q > 0 {
-		sc.maxBytes = q*scanSlack + 64<<20
+		sc.maxBytes = q*scanSlack + scanMoreBytes
 	}
 	return sc.dir(work, "", 1)
 }

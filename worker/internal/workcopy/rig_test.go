@@ -200,6 +200,9 @@ func (w *worker) tree(id string, epoch uint64) string {
 	w.with(id, epoch, func(h *Hold) error {
 		root := h.Session.WorkDir()
 		return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if errors.Is(err, os.ErrPermission) && os.Getuid() != 0 {
+				return fs.SkipDir // not for an ordinary user to see
+			}
 			if err != nil || path == root {
 				return err
 			}
@@ -211,7 +214,7 @@ func (w *worker) tree(id string, epoch uint64) string {
 			switch {
 			case info.Mode().IsRegular():
 				data, err := os.ReadFile(path)
-				if err != nil {
+				if err != nil && (!errors.Is(err, os.ErrPermission) || os.Getuid() == 0) {
 					return err
 				}
 				fmt.Fprintf(&b, "%q %v %d %q\n", name, info.Mode(), info.ModTime().UnixNano(), data)
