@@ -42,6 +42,25 @@ test-processes: build bin/nats-server ## Test separate processes: an external NA
 	cd cli && TEST_SEPARATE_PROCESSES=1 $(GO) test -count=1 -timeout 5m -run 'Process|Killed|Restarted|Embedded' -v ./internal/fleettest
 	cd cli && TEST_SEPARATE_PROCESSES=1 $(GO) test -count=1 ./internal/localfleet
 
+CHAOS_MINUTES ?= 2
+
+.PHONY: chaos
+chaos: build bin/nats-server bin/chaos ## Kill, stop, cut off and restart parts of a fleet under load, and check every answer and write (CHAOS_MINUTES, CHAOS_SEED).
+	@CHAOS_MINUTES=$(CHAOS_MINUTES) bin/chaos run
+
+.PHONY: chaos-roll
+chaos-roll: build bin/nats-server bin/chaos ## Restart every process of a fleet in turn under load; no request may fail.
+	@bin/chaos roll
+
+.PHONY: chaos-figures
+chaos-figures: build bin/nats-server bin/chaos ## Measure how long a killed worker's jobs and sessions are away (CHAOS_KILLS), and a batch under kills.
+	@bin/chaos figures
+	@bin/chaos batch
+
+.PHONY: bin/chaos
+bin/chaos:
+	$(GO) build -o bin/chaos ./cli/cmd/chaos
+
 bin/nats-server:
 	cd shared && $(GO) build -o ../bin/nats-server github.com/nats-io/nats-server/v2
 
@@ -109,7 +128,7 @@ bench-durable: build ## Measure what storing sessions costs: two fleets in turns
 
 .PHONY: simulate
 simulate: build bin/nats-server ## Measure what a fleet costs with 1, 10, 100 and 1,000 simulated workers (7 minutes; JOBS=20000 for less).
-	@bin/gradefleet growth --jobs $(or $(JOBS),100000)
+	@bin/gradefleet growth --jobs $(or $(JOBS),100000) --rate $(or $(RATE),2000)
 
 .PHONY: bench-isolation
 bench-isolation: ## Measure what the sandbox costs a job beside rlimits alone, all layers and each by itself.

@@ -74,8 +74,10 @@ func Ensure(ctx context.Context, nc *nats.Conn, s Settings) (b *Bus, err error) 
 }
 
 const (
-	// ensureWait is how long a cluster may take to have leaders.
-	ensureWait = 30 * time.Second
+	// ensureWait is how long a cluster may take to have leaders. Each stream and
+	// consumer elects one for itself, which takes some 5 seconds where both are
+	// new, and they are made one after the other.
+	ensureWait = 2 * time.Minute
 	// ensurePause is the time between attempts.
 	ensurePause = 250 * time.Millisecond
 )
@@ -101,7 +103,8 @@ func untilReady(ctx context.Context, wait, pause time.Duration, do func() error)
 func notReady(err error) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && api.Code == 503 ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders)
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) ||
+		errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrDisconnected) // its server was lost just now
 }
 
 func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
@@ -232,8 +235,13 @@ func (b *Bus) createKept(ctx context.Context, cfg jetstream.StreamConfig) (jetst
 
 // WorkerConsumer creates or updates the consumer of one worker's own queue. It
 // outlives a restart of the worker, not a worker that is gone for good.
-func (b *Bus) WorkerConsumer(ctx context.Context, worker string) (jetstream.Consumer, error) {
-	return b.ensureConsumer(ctx, protocol.WorkerConsumer(worker), protocol.WorkerQueue(worker), 24*time.Hour)
+// A worker may start while the stream is without a leader: see Ensure.
+func (b *Bus) WorkerConsumer(ctx context.Context, worker string) (c jetstream.Consumer, err error) {
+	err = untilReady(ctx, ensureWait, ensurePause, func() error {
+		c, err = b.ensureConsumer(ctx, protocol.WorkerConsumer(worker), protocol.WorkerQueue(worker), 24*time.Hour)
+		return err
+	})
+	return c, err
 }
 
 // EvaluateConsumer returns the consumer of the shared queue.

@@ -23,6 +23,7 @@ func TestUntilReady(t *testing.T) {
 		want  error
 	}{
 		{"ready", []error{nil}, 1, nil},
+		{"connection lost, then ready", []error{nats.ErrReconnectBufExceeded, nats.ErrDisconnected, nil}, 3, nil},
 		{"no leader, then ready", []error{noLeader, context.DeadlineExceeded, nats.ErrNoResponders, nats.ErrTimeout, nil}, 5, nil},
 		{"refused", []error{final}, 1, final},
 		{"refused once there is a leader", []error{noLeader, final}, 2, final},

@@ -1,6 +1,9 @@
 package protocol
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Heartbeat is what a worker says of itself, in the WORKERS bucket under its
 // id, every HeartbeatInterval. A worker that drains says so; one that stopped
@@ -27,3 +30,6 @@ type Heartbeat struct {
 	// Durable says that the worker stores what is written to its sessions.
 	Durable bool `json:"durable,omitempty"`
 }
+
+// Instance tells the lives of a worker apart.
+func (h *Heartbeat) Instance() string { return strconv.FormatInt(h.Started.UnixMicro(), 10) }

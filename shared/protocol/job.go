@@ -35,6 +35,7 @@ const (
 	HeaderWorker    = "Gf-Worker"
 	HeaderNewID     = "Gf-New-Id"
 	HeaderNewEpoch  = "Gf-New-Epoch"
+	HeaderInstance  = "Gf-Instance"
 )
 
 // Job is one evaluate or run request on its way to a worker.

@@ -36,6 +36,10 @@ const (
 	BulkQueue = jobsPrefix + "bulk"
 	// CancelAll matches the cancellation of any job.
 	CancelAll = "gf.cancel.*"
+	// ResendAll matches every ResendSubject.
+	ResendAll = "gf.resend.*"
+	// ReplyPrefixAll is the subject under which all gateways get their results.
+	ReplyPrefixAll = "gf.reply."
 	// MaxDeliveriesAdvisories matches what JetStream says when a job of the
 	// stream was delivered MaxDeliver times without an ack.
 	MaxDeliveriesAdvisories = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + JobsStream + ".*"
@@ -66,8 +70,12 @@ func WorkerConsumer(worker string) string { return "worker-" + worker }
 // CancelSubject is where the gateway says that nobody waits for a job any more.
 func CancelSubject(job string) string { return "gf.cancel." + job }
 
+// ResendSubject is where a gateway that was cut off asks all workers to send it
+// again what they sent of late.
+func ResendSubject(gateway string) string { return "gf.resend." + gateway }
+
 // ReplyPrefix is the subject under which one gateway gets its results.
-func ReplyPrefix(gateway string) string { return "gf.reply." + gateway + "." }
+func ReplyPrefix(gateway string) string { return ReplyPrefixAll + gateway + "." }
 
 // ReplySubject is where the result of a job goes.
 func ReplySubject(gateway, job string) string { return ReplyPrefix(gateway) + job }

@@ -31,7 +31,17 @@ type SessionOp struct {
 	// NewID and NewEpoch name the copy that a fork makes.
 	NewID    string
 	NewEpoch uint64
-	Body     []byte
+	// ID names what is asked for: who gets one again does it once and answers the
+	// same. Empty: it may not be asked again.
+	ID string
+	// Instance is the life of the worker that is asked (see Heartbeat.Instance):
+	// in another one it doesn't answer, since it doesn't know what it did before.
+	// Empty: any.
+	Instance string
+	// Sent is when the gateway sent it, in the gateway's clock: a change that
+	// arrives after one that was sent later is not made. Zero if that isn't known.
+	Sent time.Time
+	Body []byte
 }
 
 // Header returns the operation's headers.
@@ -41,6 +51,15 @@ func (o *SessionOp) Header() map[string][]string {
 		HeaderRequestID: {o.RequestID},
 		HeaderSession:   {o.Session},
 		HeaderEpoch:     {strconv.FormatUint(o.Epoch, 10)},
+	}
+	if o.ID != "" {
+		h[HeaderJob] = []string{o.ID}
+	}
+	if o.Instance != "" {
+		h[HeaderInstance] = []string{o.Instance}
+	}
+	if !o.Sent.IsZero() {
+		h[HeaderEnqueued] = []string{strconv.FormatInt(o.Sent.UnixMicro(), 10)}
 	}
 	if o.NewID != "" {
 		h[HeaderNewID] = []string{o.NewID}
@@ -55,6 +74,8 @@ func ParseSessionOp(header map[string][]string, body []byte) (SessionOp, error) 
 		RequestID: first(header, HeaderRequestID),
 		Session:   first(header, HeaderSession),
 		NewID:     first(header, HeaderNewID),
+		ID:        first(header, HeaderJob),
+		Instance:  first(header, HeaderInstance),
 		Body:      body,
 	}
 	if v := first(header, HeaderVersion); v != strconv.Itoa(Version) {
@@ -66,6 +87,11 @@ func ParseSessionOp(header map[string][]string, body []byte) (SessionOp, error) 
 	var err error
 	if o.Epoch, err = strconv.ParseUint(first(header, HeaderEpoch), 10, 64); err != nil {
 		return o, fmt.Errorf("%s: %w", HeaderEpoch, err)
+	}
+	if first(header, HeaderEnqueued) != "" {
+		if o.Sent, err = micros(header, HeaderEnqueued); err != nil {
+			return o, err
+		}
 	}
 	if o.NewID != "" {
 		if err := CheckSessionID(o.NewID); err != nil {

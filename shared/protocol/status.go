@@ -23,3 +23,9 @@ var CaseStatuses = []CaseStatus{Passed, Failed, Errored, TimedOut, OutOfMemory, 
 // session it was asked about, or not in that epoch any more: the gateway looks
 // the owner up again. It never reaches a caller.
 const StatusMisdirected = 421
+
+// StatusOvertaken is the Result status of a change that arrived after one that
+// was sent later: it was held up on the way, and its caller may be gone. Nothing
+// was done. The gateway sends it again, if somebody still waits for it. It never
+// reaches a caller.
+const StatusOvertaken = 425

@@ -139,6 +139,9 @@ func (n *Node) save(ctx context.Context, hold *workcopy.Hold, job protocol.Job) 
 	case errors.Is(err, durable.ErrFull):
 		n.log.Error("no room left to store what a job changed", "session", job.Session, "request", job.RequestID, "error", err)
 		r = refuse(507, "The %s was carried out, and what it changed is undone: there is no room left to store it", job.Kind)
+	case errors.Is(err, durable.ErrDoubt) && job.Kind == protocol.Run:
+		n.log.Error("what a command changed may be stored or not", "session", job.Session, "request", job.RequestID, "error", err)
+		r = refuse(502, "The command may have run without effect: it was carried out, and NATS did not answer in time whether what it changed is stored")
 	default:
 		n.log.Error("what a job changed is not stored", "session", job.Session, "request", job.RequestID, "error", err)
 		r = refuse(503, "The %s was carried out, but what it changed could not be stored and is undone; ask again", job.Kind)

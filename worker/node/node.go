@@ -274,7 +274,7 @@ func (n *Node) Run(ctx context.Context) error {
 	work, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
 	var err error
-	if n.api, err = sessionapi.Serve(n.deps.Bus.NC, n.id, n.deps.Build, n.copies, n.log); err != nil {
+	if n.api, err = sessionapi.Serve(n.deps.Bus.NC, n.id, (&protocol.Heartbeat{Started: n.started}).Instance(), n.deps.Build, n.copies, n.log); err != nil {
 		return err
 	}
 	beating := make(chan struct{})
@@ -289,6 +289,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.api.Stop()
 		stopBeat()
 		<-beating
+		n.api.Close()
 	}()
 	go n.watchConnection(beatCtx)
 	var sweeping sync.WaitGroup

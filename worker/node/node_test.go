@@ -225,7 +225,12 @@ func TestDrainHandsBack(t *testing.T) {
 // waitBusy waits until a job has been delivered.
 func waitBusy(t *testing.T, r *rig) {
 	t.Helper()
-	c, err := r.bus.EvaluateConsumer(context.Background())
+	waitPending(t, r, protocol.EvaluateConsumer)
+}
+
+func waitPending(t *testing.T, r *rig, consumer string) {
+	t.Helper()
+	c, err := r.bus.Jobs.Consumer(context.Background(), consumer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,6 +264,70 @@ func TestCancelledJob(t *testing.T) {
 	r.publish(t, protocol.EvaluateQueue, protocol.Evaluate, "s", 0, evaluateBody("def f(x): return x", "x=1", "1"))
 	if res := r.result(t); res.Job == id {
 		t.Errorf("the cancelled job was answered: %s", res.Body)
+	}
+}
+
+// A command that its gateway has taken back doesn't run, though it was delivered
+// before: the caller was told so.
+func TestCommandTakenBack(t *testing.T) {
+	r := newRig(t)
+	cfg := testConfig(t, publicDir(t))
+	cfg.Slots = 1
+	n, _ := r.start(t, cfg)
+	s, err := n.store.Create("s1", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := "import time\ndef f(x):\n    time.sleep(0.5)\n    return x"
+	r.publish(t, protocol.EvaluateQueue, protocol.Evaluate, "s", 0, evaluateBody(slow, "x=1", "1"))
+	waitBusy(t, r)
+	id := r.publish(t, protocol.WorkerQueue(n.ID()), protocol.Run, "s1", 1, map[string]any{"id": "s1", "cmd": "echo ran > f"})
+	waitPending(t, r, protocol.WorkerConsumer(n.ID()))
+	m, err := r.bus.Jobs.GetLastMsgForSubject(t.Context(), protocol.WorkerQueue(n.ID()))
+	if err == nil {
+		err = r.bus.Jobs.DeleteMsg(t.Context(), m.Sequence)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if res := r.result(t); res.Job == id && (res.Status != 503 || !strings.Contains(string(res.Body), "not run")) {
+			t.Errorf("result %d %s, want a 503 that says that it was not run", res.Status, res.Body)
+		}
+	}
+	if data, err := s.ReadFile("f"); err == nil {
+		t.Errorf("the command ran: %q", data)
+	}
+	r.drained(t)
+}
+
+// A result may be lost with a connection, and a command isn't run again: it is
+// sent again when the worker has a new connection, or a gateway asks.
+func TestResultsAreSentAgain(t *testing.T) {
+	r := newRig(t)
+	n, _ := r.start(t, testConfig(t, publicDir(t)))
+	if _, err := n.store.Create("s1", 1); err != nil {
+		t.Fatal(err)
+	}
+	id := r.publish(t, protocol.WorkerQueue(n.ID()), protocol.Run, "s1", 1, map[string]any{"id": "s1", "cmd": "echo hello"})
+	first := r.result(t)
+	for name, lose := range map[string]func() error{
+		"asked":     func() error { return r.bus.NC.Publish(protocol.ResendSubject("test"), nil) },
+		"reconnect": r.bus.NC.ForceReconnect,
+	} {
+		if err := lose(); err != nil {
+			t.Fatal(err)
+		}
+		if again := r.result(t); again.Job != id || string(again.Body) != string(first.Body) {
+			t.Errorf("%s: got %s of job %s, want %s", name, again.Body, again.Job, first.Body)
+		}
+	}
+	if err := r.bus.NC.Publish(protocol.ResendSubject("other"), nil); err != nil {
+		t.Fatal(err)
+	}
+	r.bus.NC.Flush()
+	if len(r.results) > 0 {
+		t.Error("sent again to who did not ask")
 	}
 }
 

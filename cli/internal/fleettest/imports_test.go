@@ -34,6 +34,8 @@ var rules = []struct {
 	{"worker/internal/sandbox/landlock", []string{module, "github.com/"}, "a layer of the sandbox stands on the kernel's interface"},
 	{"worker/internal/sandbox/namespace", []string{module, "github.com/"}, "a layer of the sandbox stands on the kernel's interface"},
 	{"cli/internal/redteam", []string{module + "worker", module + "gateway"}, "the red team knows no more than its HTTP answers and the host"},
+	{"cli/internal/chaos/history", []string{module, "net", "os/exec", "github.com/nats-io"}, "the checker sees what clients recorded, and nothing of the fleet"},
+	{"cli/internal/chaos/procs", []string{module + "worker", module + "gateway", module + "cli/internal/chaos/load", module + "cli/internal/chaos/history"}, "processes are started and killed, whatever they are asked"},
 	{"cli/internal/limit", []string{module}, "what a fleet is measured against shares nothing with it"},
 	{"cli/internal/localfleet", []string{module + "worker", module + "gateway", module + "shared"}, "it starts programs and knows nothing of their insides"},
 	{"cli/internal/proctable", []string{module, "github.com/"}, "it reads /proc and knows nothing of whose processes they are"},

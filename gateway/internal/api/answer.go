@@ -27,6 +27,9 @@ func (a *api) handle(h handler) gin.HandlerFunc {
 			a.fail(c, err)
 			return
 		}
+		if result.Status == http.StatusServiceUnavailable { // said by a worker, which knows nothing of HTTP
+			c.Header("Retry-After", "1")
+		}
 		a.write(c, result.Status, "application/json", result.Body)
 	}
 }

@@ -4,6 +4,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,9 @@ const (
 	// hundred milliseconds after a server was lost) nobody takes a job.
 	leaderRetries = 2
 	leaderWait    = 250 * time.Millisecond
+	// doubtRetries: a command may be stored or not when the connection is lost,
+	// and until there is another one (a second or two) nothing can be asked.
+	doubtRetries = 20
 	// abandonTimeout bounds the taking back of a job nobody waits for.
 	abandonTimeout = 2 * time.Second
 	// lostGrace is how long a result that was sent just before its worker was
@@ -86,9 +90,13 @@ type Config struct {
 	// a full one stays so.
 	QueueLimit int64
 	// Finish gives a kept job the answer that it was given up.
-	Finish     func(ctx context.Context, job string, result protocol.Result) error
+	Finish func(ctx context.Context, job string, result protocol.Result) error
+	// Begun reports whether a worker has begun a kept job, or it has ended.
+	Begun      func(ctx context.Context, job string) (bool, error)
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
+
+	ackTimeout time.Duration // tests shorten it
 }
 
 // Dispatcher publishes jobs and awaits results. Its methods may be called from
@@ -100,7 +108,7 @@ type Dispatcher struct {
 	// rates of results, by queue: the shared one, the workers' own.
 	shared, owned, bulk rate.Meter
 	// Tests shorten these.
-	lostGrace, restartGrace time.Duration
+	lostGrace, restartGrace, askPatience, nobodyWait time.Duration
 
 	results, advisories *nats.Subscription
 	closing             chan struct{} // closed by Close
@@ -128,19 +136,21 @@ type pending struct {
 type answer struct {
 	result protocol.Result
 	err    error
-	// abandon says that the job is to be taken back from the queue.
-	abandon bool
+	// abandon says that the job is to be taken back from the queue; otherwise is
+	// what to say if that can't be done for certain, nil for the same.
+	abandon   bool
+	otherwise error
 }
 
 // New returns a dispatcher that listens for results. Close ends it.
 func New(cfg Config) (*Dispatcher, error) {
-	js, err := jetstream.New(cfg.NC, jetstream.WithPublishAsyncMaxPending(maxUnacked), jetstream.WithPublishAsyncTimeout(ackTimeout))
+	js, err := jetstream.New(cfg.NC, jetstream.WithPublishAsyncMaxPending(maxUnacked), jetstream.WithPublishAsyncTimeout(cmp.Or(cfg.ackTimeout, ackTimeout)))
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
 	d := &Dispatcher{
 		cfg: cfg, js: js, pending: map[string]*pending{}, closing: make(chan struct{}),
-		lostGrace: lostGrace, restartGrace: restartGrace,
+		lostGrace: lostGrace, restartGrace: restartGrace, askPatience: askPatience, nobodyWait: nobodyWait,
 	}
 	if d.metrics, err = register(cfg.Registerer, cfg.Jobs); err != nil {
 		return nil, err
@@ -210,26 +220,53 @@ func (d *Dispatcher) publish(ctx context.Context, p *pending, job *Job, now time
 		Reply: protocol.ReplySubject(d.cfg.Gateway, p.id), Enqueued: now, Deadline: deadline,
 	}
 	msg := &nats.Msg{Subject: p.queue, Header: nats.Header(wire.Header()), Data: job.Body}
+	if job.Kind == protocol.Run {
+		// The stream takes an id once, so the message can be sent again when
+		// nobody knows whether it arrived.
+		msg.Header.Set(jetstream.MsgIDHeader, p.id)
+	}
+	tries, doubt := leaderRetries, error(nil)
 	for attempt := 0; ; attempt++ {
 		// Without retries of its own the client is done with the body as soon
 		// as this returns, and the body's memory can be used again.
 		ack, err := d.js.PublishMsgAsync(msg, jetstream.WithRetryAttempts(0))
-		if err != nil {
-			d.take(p.id)
-			return protocol.Result{}, d.refused(job, err)
+		if err == nil {
+			if attempt == 0 {
+				d.metrics.published.WithLabelValues(string(job.Kind)).Inc()
+			}
+			var result protocol.Result
+			if result, err = d.await(ctx, p, ack); !again(p.kind, err) {
+				return result, d.explain(job, err)
+			}
+			if inDoubt(err) {
+				tries, doubt = doubtRetries, err
+			}
+		} else if doubt == nil {
+			tries = 0 // there is no connection
 		}
-		if attempt == 0 {
-			d.metrics.published.WithLabelValues(string(job.Kind)).Inc()
-		}
-		result, err := d.await(ctx, p, ack)
-		if !errors.Is(err, jetstream.ErrNoStreamResponse) {
-			return result, d.explain(job, err)
-		}
-		if attempt == leaderRetries || !pause(ctx, leaderWait) {
-			d.take(p.id)
+		if attempt >= tries || !pause(ctx, leaderWait) {
+			if d.take(p.id) == nil {
+				a := <-p.answer
+				return a.result, a.err
+			}
+			if doubt != nil {
+				err = doubt
+			}
 			return protocol.Result{}, d.refused(job, err)
 		}
 	}
+}
+
+// inDoubt reports whether a message went out, and nobody knows whether it was
+// stored.
+func inDoubt(err error) bool {
+	return errors.Is(err, nats.ErrDisconnected) || errors.Is(err, jetstream.ErrAsyncPublishTimeout)
+}
+
+// again reports whether a job whose publication failed is to be published again:
+// nothing was stored, or the stream knows the job if it was.
+func again(kind protocol.Kind, err error) bool {
+	return errors.Is(err, jetstream.ErrNoStreamResponse) || kind == protocol.Run && inDoubt(err)
 }
 
 // await waits for the answer to a published job. An error of the publication
@@ -239,16 +276,16 @@ func (d *Dispatcher) await(ctx context.Context, p *pending, ack jetstream.PubAck
 	for {
 		select {
 		case a := <-p.answer:
-			if a.abandon {
-				d.abandon(p, ack)
+			if a.abandon && !d.abandon(p, ack) && a.otherwise != nil {
+				return a.result, a.otherwise
 			}
 			return a.result, a.err
 		case a := <-acked:
 			p.sequence.Store(a.Sequence)
 			acked, refused = nil, nil
 		case err := <-refused:
-			if errors.Is(err, jetstream.ErrNoStreamResponse) {
-				return protocol.Result{}, err // nothing was stored: publish again
+			if again(p.kind, err) {
+				return protocol.Result{}, err
 			}
 			if d.take(p.id) == nil {
 				a := <-p.answer // the ack was lost, the result was not
@@ -267,8 +304,9 @@ func (d *Dispatcher) await(ctx context.Context, p *pending, ack jetstream.PubAck
 }
 
 // abandon takes a job back that nobody waits for: out of the queue, so that no
-// worker gets it (again), and from the worker that has it.
-func (d *Dispatcher) abandon(p *pending, ack jetstream.PubAckFuture) {
+// worker gets it (again), and from the worker that has it. True means that it
+// was in the queue: nobody has begun a run that was, and nobody will.
+func (d *Dispatcher) abandon(p *pending, ack jetstream.PubAckFuture) (taken bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), abandonTimeout)
 	defer cancel()
 	if p.sequence.Load() == 0 {
@@ -280,13 +318,15 @@ func (d *Dispatcher) abandon(p *pending, ack jetstream.PubAckFuture) {
 		}
 	}
 	if seq := p.sequence.Load(); seq != 0 {
-		if err := d.cfg.Jobs.DeleteMsg(ctx, seq); err != nil { // or it is done already
+		err := d.cfg.Jobs.DeleteMsg(ctx, seq)
+		if taken = err == nil; !taken { // or it is done already
 			d.cfg.Log.Debug("job not taken back from the queue", "job", p.id, "error", err)
 		}
 	}
 	if err := d.cfg.NC.Publish(protocol.CancelSubject(p.id), nil); err != nil {
 		d.cfg.Log.Warn("job not cancelled", "job", p.id, "error", err)
 	}
+	return taken
 }
 
 // onResult runs in the subscription's one goroutine.

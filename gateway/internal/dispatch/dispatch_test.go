@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,11 @@ type rig struct {
 
 func start(t *testing.T) *rig {
 	t.Helper()
+	return startWith(t, func(*Config) {})
+}
+
+func startWith(t *testing.T, change func(*Config)) *rig {
+	t.Helper()
 	s, err := embeddednats.Start(embeddednats.Config{Dir: t.TempDir()}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -52,11 +58,12 @@ func start(t *testing.T) *rig {
 	if g.cancels, err = nc.SubscribeSync(protocol.CancelAll); err != nil {
 		t.Fatal(err)
 	}
-	g.Dispatcher, err = New(Config{
+	cfg := Config{
 		NC: nc, Jobs: g.Bus.Jobs, Gateway: "g1", QueueLimit: queueLimit,
 		Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
-	})
-	if err != nil {
+	}
+	change(&cfg)
+	if g.Dispatcher, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -268,6 +275,35 @@ func TestNoStream(t *testing.T) {
 	g.wantEnded(t, protocol.Run, unavailable, 1)
 }
 
+// When nobody knows whether a command was queued it is queued again, and is there
+// once; an evaluate's caller is told to ask again.
+func TestPublicationInDoubt(t *testing.T) {
+	g := startWith(t, func(c *Config) { c.ackTimeout = 50 * time.Millisecond })
+	info, err := g.Bus.Jobs.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mute := func(noAck bool) {
+		t.Helper()
+		info.Config.NoAck = noAck
+		if _, err := g.JS.UpdateStream(t.Context(), info.Config); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mute(true)
+	wantFault(t, (<-g.do(t.Context(), t, Job{Kind: protocol.Evaluate})).err, 503, "safe to ask again")
+	out := g.do(t.Context(), t, Job{Kind: protocol.Run, Worker: "w1"})
+	msg := g.stored(t, 1, protocol.WorkerQueue("w1"))
+	time.Sleep(100 * time.Millisecond) // it is published again meanwhile
+	mute(false)
+	g.acked(t)
+	g.stored(t, 1, protocol.WorkerQueue("w1"))
+	g.reply(t, msg, 200, "")
+	if o := <-out; o.err != nil || o.Status != 200 {
+		t.Errorf("outcome %+v, want the result", o)
+	}
+}
+
 func TestConnectionGone(t *testing.T) {
 	g := start(t)
 	g.NC.Close()
@@ -300,15 +336,34 @@ func TestTooLargeForNATS(t *testing.T) {
 	wantFault(t, o.err, 413, fmt.Sprint(protocol.MaxMessageBytes))
 }
 
-// A job that three workers took and none finished.
+// A job that three workers took and none finished. A command that is still there
+// was never begun.
 func TestExhausted(t *testing.T) {
+	for _, c := range []struct {
+		kind   protocol.Kind
+		worker string
+		status int
+		text   string
+	}{{protocol.Evaluate, "", 500, "delivered 3 times"}, {protocol.Run, "w1", 503, "was not run"}} {
+		t.Run(string(c.kind), func(t *testing.T) {
+			testExhausted(t, Job{Kind: c.kind, Session: "s1", Worker: c.worker}, c.status, c.text)
+		})
+	}
+}
+
+func testExhausted(t *testing.T, job Job, status int, text string) {
 	g := start(t)
-	out := g.do(t.Context(), t, Job{Kind: protocol.Evaluate, Session: "s1"})
-	g.stored(t, 1, protocol.EvaluateQueue)
+	out := g.do(t.Context(), t, job)
+	queue := protocol.EvaluateQueue
 	consumer, err := g.EvaluateConsumer(t.Context())
+	if job.Worker != "" {
+		queue = protocol.WorkerQueue(job.Worker)
+		consumer, err = g.WorkerConsumer(t.Context(), job.Worker)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.stored(t, 1, queue)
 	for range protocol.MaxDeliver {
 		msg, err := consumer.Next()
 		if err != nil {
@@ -334,8 +389,50 @@ func TestExhausted(t *testing.T) {
 		default:
 		}
 	}
-	if o.err != nil || o.Status != 500 || !strings.Contains(string(o.Body), "delivered 3 times") {
-		t.Fatalf("outcome %+v %s, want a 500 that says so", o, o.Body)
+	if o.err != nil || o.Status != status || !strings.Contains(string(o.Body), text) {
+		t.Fatalf("outcome %+v %s, want a %d with %q", o, o.Body, status, text)
+	}
+	g.stored(t, 0, queue)
+}
+
+// A kept job that was delivered too often and never begun is queued anew; one
+// that was begun is answered.
+func TestExhaustedKeptJob(t *testing.T) {
+	var begun atomic.Bool
+	finished := make(chan protocol.Result, 1)
+	g := startWith(t, func(c *Config) {
+		c.Begun = func(context.Context, string) (bool, error) { return begun.Load(), nil }
+		c.Finish = func(_ context.Context, _ string, r protocol.Result) error {
+			finished <- r
+			return nil
+		}
+	})
+	err := g.Store(t.Context(), Job{Kind: protocol.Evaluate, Session: "s1", Body: []byte("{}")}, protocol.Kept{Job: "j1", Deadline: time.Now().Add(time.Minute)}, "m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := g.EvaluateConsumer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	deliveries := 0
+	for deadline := time.Now().Add(20 * time.Second); len(finished) == 0; {
+		if time.Now().After(deadline) {
+			t.Fatalf("not given up after %d deliveries", deliveries)
+		}
+		batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(50*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for msg := range batch.Messages() {
+			if deliveries++; deliveries > protocol.MaxDeliver {
+				begun.Store(true)
+			}
+			msg.Nak()
+		}
+	}
+	if r := <-finished; deliveries != 2*protocol.MaxDeliver || r.Status != 500 {
+		t.Errorf("%d after %d deliveries, want 500 after %d", r.Status, deliveries, 2*protocol.MaxDeliver)
 	}
 	g.stored(t, 0, protocol.EvaluateQueue)
 }

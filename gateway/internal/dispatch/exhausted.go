@@ -3,11 +3,14 @@ package dispatch
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
@@ -15,8 +18,12 @@ import (
 // advisoryGroup makes one gateway of all take each advisory.
 const advisoryGroup = "gradefleet-gateways"
 
-// exhaustedTimeout bounds the handling of one advisory.
-const exhaustedTimeout = 10 * time.Second
+const (
+	// exhaustedTimeout bounds one attempt to do what an advisory asks for,
+	// exhaustedPatience all of them; exhaustedPause is the time between two.
+	exhaustedTimeout, exhaustedPatience = 10 * time.Second, time.Minute
+	exhaustedPause                      = time.Second
+)
 
 // advisory is the part we need of JetStream's
 // io.nats.jetstream.advisory.v1.max_deliver.
@@ -26,24 +33,41 @@ type advisory struct {
 }
 
 // onExhausted answers and deletes a job that JetStream will not deliver again:
-// a work queue would keep it, unanswered. The job may be another gateway's.
+// a work queue would keep it, unanswered. The job may be another gateway's. This
+// gateway alone is told, and only once, often while NATS is in trouble: it tries
+// for a while.
 func (d *Dispatcher) onExhausted(m *nats.Msg) {
-	if !d.enter(nil) {
-		return
-	}
-	defer d.busy.Done()
 	var a advisory
 	if err := json.Unmarshal(m.Data, &a); err != nil {
 		d.cfg.Log.Warn("advisory can't be read", "subject", m.Subject, "error", err)
 		return
 	}
-	if err := d.giveUp(a); err != nil {
-		d.cfg.Log.Error("job that was delivered too often is not answered", "sequence", a.Sequence, "error", err)
+	if !d.enter(nil) {
+		return
 	}
+	go func() {
+		defer d.busy.Done()
+		ctx, cancel := context.WithTimeout(context.Background(), exhaustedPatience)
+		defer cancel()
+		for {
+			err := d.giveUp(ctx, a)
+			if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
+				return
+			}
+			d.cfg.Log.Error("job that was delivered too often is not answered", "sequence", a.Sequence, "error", err)
+			select {
+			case <-d.closing:
+				return
+			case <-ctx.Done():
+				return
+			case <-time.After(exhaustedPause):
+			}
+		}
+	}()
 }
 
-func (d *Dispatcher) giveUp(a advisory) error {
-	ctx, cancel := context.WithTimeout(context.Background(), exhaustedTimeout)
+func (d *Dispatcher) giveUp(ctx context.Context, a advisory) error {
+	ctx, cancel := context.WithTimeout(ctx, exhaustedTimeout)
 	defer cancel()
 	msg, err := d.cfg.Jobs.GetMsg(ctx, a.Sequence)
 	if err != nil {
@@ -51,6 +75,18 @@ func (d *Dispatcher) giveUp(a advisory) error {
 	}
 	// A job that can't be parsed may still say where its answer goes.
 	job, parseErr := protocol.ParseJob(msg.Header, nil)
+	switch {
+	case job.Kept && job.ID != "":
+		begun, err := d.cfg.Begun(ctx, job.ID)
+		if err != nil {
+			return fmt.Errorf("look at kept job %s: %w", job.ID, err)
+		}
+		if !begun {
+			return d.queueAnew(ctx, job, msg)
+		}
+	case job.Kind == protocol.Run:
+		return d.giveBack(ctx, job, a)
+	}
 	d.cfg.Log.Error("job given up", "job", job.ID, "request_id", job.RequestID, "session", job.Session,
 		"deliveries", a.Deliveries, "error", parseErr)
 	result := protocol.Result{Job: job.ID, Status: http.StatusInternalServerError, Body: protocol.ErrorBody(fmt.Sprintf(
@@ -69,6 +105,43 @@ func (d *Dispatcher) giveUp(a advisory) error {
 	d.metrics.exhausted.Inc()
 	if err := d.cfg.Jobs.DeleteMsg(ctx, a.Sequence); err != nil {
 		return fmt.Errorf("delete job %s: %w", job.ID, err)
+	}
+	return nil
+}
+
+// queueAnew puts a kept job that no worker has begun at its queue's end: it was
+// delivered where its record couldn't be reached, and that was no try. Its record
+// sees to it that it begins once, should both messages be there for a moment.
+func (d *Dispatcher) queueAnew(ctx context.Context, job protocol.Job, msg *jetstream.RawStreamMsg) error {
+	again := &nats.Msg{Subject: msg.Subject, Header: maps.Clone(msg.Header), Data: msg.Data}
+	// Else it would be taken for a duplicate; the same when this is tried again.
+	again.Header.Set(jetstream.MsgIDHeader, fmt.Sprint(job.ID, "-after-", msg.Sequence))
+	if _, err := d.js.PublishMsg(ctx, again); err != nil {
+		return fmt.Errorf("queue job %s anew: %w", job.ID, err)
+	}
+	d.cfg.Log.Warn("job queued anew, since no worker could begin it", "job", job.ID, "request_id", job.RequestID)
+	if err := d.cfg.Jobs.DeleteMsg(ctx, msg.Sequence); err != nil {
+		return fmt.Errorf("delete job %s: %w", job.ID, err)
+	}
+	return nil
+}
+
+// giveBack gives up a command. A worker takes it out of the stream before it
+// begins it, so what can be deleted here was never begun.
+func (d *Dispatcher) giveBack(ctx context.Context, job protocol.Job, a advisory) error {
+	if err := d.cfg.Jobs.DeleteMsg(ctx, a.Sequence); err != nil {
+		return fmt.Errorf("take job %s back: %w", job.ID, err)
+	}
+	d.metrics.exhausted.Inc()
+	result := protocol.Result{Job: job.ID, Status: http.StatusServiceUnavailable}
+	reply := &nats.Msg{
+		Subject: job.Reply,
+		Header:  nats.Header(result.Header()),
+		Data: protocol.ErrorBody(fmt.Sprintf(
+			"The command was not run: it was delivered %d times, and each time its worker was lost or cut off before it began; ask again", a.Deliveries)),
+	}
+	if err := d.cfg.NC.PublishMsg(reply); err != nil {
+		return fmt.Errorf("answer job %s: %w", job.ID, err)
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gradefleet/gradefleet/gateway/internal/fault"
 	"github.com/gradefleet/gradefleet/shared/bus"
@@ -54,8 +53,7 @@ func (d *Dispatcher) refused(job *Job, err error) error {
 		}
 	case errors.Is(err, nats.ErrMaxPayload):
 		return fault.TooLarge(fmt.Sprintf("The body is %d bytes, more than NATS carries (%d with headers)", len(job.Body), d.cfg.NC.MaxPayload()))
-	case errors.Is(err, nats.ErrDisconnected), errors.Is(err, jetstream.ErrAsyncPublishTimeout):
-		// It went out, and whether it was stored is not known.
+	case inDoubt(err):
 		return fault.Unavailable("The connection to NATS was lost while the job was being queued; "+mayRun(job.Kind), err)
 	case job.Kind == protocol.Run:
 		return fault.Unavailable("The job can't be queued now; the command was not run", err)
@@ -78,9 +76,37 @@ func stopping(kind protocol.Kind) error {
 // Ask asks the worker that owns a session to do a file operation or a fork
 // (op is one of protocol's Op constants). It waits until ctx ends. Errors are
 // of package fault, with ErrNobody in the chain where that is the reason.
+//
+// A request or its reply may be lost with a connection on the way. A read is then
+// asked again, and so is anything else of a worker whose instance is known;
+// without one, whether it was done is not known. A change that was
+// overtaken on its way by one that was sent later is sent again as a new one.
 func (d *Dispatcher) Ask(ctx context.Context, worker, op string, o protocol.SessionOp) (protocol.Result, error) {
+	for wait := overtakenWait; ; wait = min(2*wait, maxOvertakenWait) {
+		o.Sent = time.Now()
+		if o.Instance != "" && op != protocol.OpRead {
+			o.ID = protocol.NewID()
+		}
+		r, err := d.askOnce(ctx, worker, op, o)
+		if err != nil || r.Status != protocol.StatusOvertaken {
+			return r, err
+		}
+		// Its own clock may be behind the other gateway's.
+		if !pause(ctx, wait) {
+			return r, fault.Unavailable("Others change the session all the time; ask again", nil)
+		}
+	}
+}
+
+const (
+	// overtakenWait is the pause before a change that was overtaken is sent again;
+	// it doubles up to maxOvertakenWait.
+	overtakenWait, maxOvertakenWait = time.Millisecond, 50 * time.Millisecond
+)
+
+func (d *Dispatcher) askOnce(ctx context.Context, worker, op string, o protocol.SessionOp) (protocol.Result, error) {
 	msg := &nats.Msg{Subject: protocol.SessionSubject(worker, op), Header: nats.Header(o.Header()), Data: o.Body}
-	reply, err := d.cfg.NC.RequestMsgWithContext(ctx, msg)
+	reply, err := d.request(ctx, msg, op == protocol.OpRead || o.ID != "")
 	switch {
 	case err == nil:
 		return parse(reply)
@@ -94,4 +120,44 @@ func (d *Dispatcher) Ask(ctx context.Context, worker, op string, o protocol.Sess
 		return protocol.Result{}, fault.Gone()
 	}
 	return protocol.Result{}, fault.Unavailable("The session's worker can't be asked now; ask again", err)
+}
+
+const (
+	// askPatience is how long a reply may take before it is asked for again; it
+	// doubles each time.
+	askPatience = 2 * time.Second
+	// nobodyWait is how long nobody may answer for a worker: it may be connecting
+	// to another server, and nothing has happened yet. nobodyPause is the time
+	// between attempts.
+	nobodyWait, nobodyPause = 500 * time.Millisecond, 50 * time.Millisecond
+)
+
+// request asks until there is a reply or ctx ends, more than once only if that
+// does no harm. Other errors say that nobody was asked.
+func (d *Dispatcher) request(ctx context.Context, msg *nats.Msg, repeatable bool) (*nats.Msg, error) {
+	sent := false
+	begun := time.Now()
+	for patience := d.askPatience; ; {
+		try, cancel := ctx, context.CancelFunc(func() {})
+		if repeatable {
+			try, cancel = context.WithTimeout(ctx, patience)
+		}
+		reply, err := d.cfg.NC.RequestMsgWithContext(try, msg)
+		cancel()
+		switch {
+		case err == nil, ctx.Err() != nil:
+			return reply, err
+		case repeatable && errors.Is(err, context.DeadlineExceeded):
+			sent = true
+			patience *= 2
+			continue
+		case sent: // whatever it is now, it was asked before
+		case errors.Is(err, nats.ErrNoResponders) && time.Since(begun) < d.nobodyWait:
+		default:
+			return nil, err
+		}
+		if !pause(ctx, nobodyPause) {
+			return nil, ctx.Err()
+		}
+	}
 }

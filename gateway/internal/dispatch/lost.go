@@ -32,6 +32,12 @@ func (d *Dispatcher) WorkerLost(worker string, restarted bool) {
 	if restarted {
 		forRuns = d.restartGrace // it may have begun some of them anew
 	}
+	begun := func() error {
+		return &fault.Error{
+			Status: http.StatusBadGateway,
+			Detail: fmt.Sprintf("Worker %s was lost while it ran the command, which may have run in part or in full", worker),
+		}
+	}
 	check := func(p *pending, queued bool) *answer {
 		switch {
 		case queued && restarted:
@@ -39,12 +45,13 @@ func (d *Dispatcher) WorkerLost(worker string, restarted bool) {
 		case queued && p.movable && p.sequence.Load() != 0:
 			return &answer{err: stranded(worker, p)}
 		case queued:
-			return &answer{err: fault.Unavailable(fmt.Sprintf("Worker %s, which owns the session, was lost before it did the job; the job was taken back", worker), nil), abandon: true}
+			a := &answer{err: fault.Unavailable(fmt.Sprintf("Worker %s, which owns the session, was lost before it did the job; the job was taken back", worker), nil), abandon: true}
+			if p.kind == protocol.Run {
+				a.otherwise = begun() // the worker was not lost, and begins it now
+			}
+			return a
 		case p.kind == protocol.Run:
-			return &answer{err: &fault.Error{
-				Status: http.StatusBadGateway,
-				Detail: fmt.Sprintf("Worker %s was lost while it ran the command, which may have run in part or in full", worker),
-			}}
+			return &answer{err: begun()}
 		}
 		return resultLost()
 	}
@@ -81,8 +88,12 @@ func (d *Dispatcher) Withdraw(ctx context.Context, s *Stranded) (bool, error) {
 }
 
 // Reconnected says that the connection to NATS was lost and is back: results
-// sent in between did not arrive. It does not block.
+// sent in between did not arrive; workers are asked to send them again. It does
+// not block.
 func (d *Dispatcher) Reconnected() {
+	if err := d.cfg.NC.Publish(protocol.ResendSubject(d.cfg.Gateway), nil); err != nil {
+		d.cfg.Log.Warn("results are not asked for again", "error", err)
+	}
 	d.recheck(d.lostGrace, func(p *pending) bool { return p.kind == protocol.Evaluate }, func(_ *pending, queued bool) *answer {
 		if queued {
 			return nil

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/gradefleet/gradefleet/gateway/internal/fault"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -69,6 +70,34 @@ func TestLostResults(t *testing.T) {
 				t.Fatalf("outcome %+v, want the result", o)
 			}
 		})
+	}
+}
+
+// A worker that was not lost may begin a command just when it is taken back: then
+// nobody may say that it was not run.
+func TestBegunWhileTakenBack(t *testing.T) {
+	g := start(t)
+	out := g.do(t.Context(), t, Job{Kind: protocol.Run, Worker: "w1"})
+	msg := g.stored(t, 1, protocol.WorkerQueue("w1"))
+	g.acked(t)
+	if err := g.Bus.Jobs.DeleteMsg(t.Context(), msg.Sequence); err != nil { // as the worker does
+		t.Fatal(err)
+	}
+	p := g.take(msg.Header.Get(protocol.HeaderJob))
+	p.answer <- answer{err: errors.New("taken back"), abandon: true, otherwise: &fault.Error{Status: 502, Detail: "may have run"}}
+	wantFault(t, (<-out).err, 502, "may have run")
+}
+
+// Who was cut off asks for what it may have missed.
+func TestReconnectedAsksForResults(t *testing.T) {
+	g := start(t)
+	asked, err := g.NC.SubscribeSync(protocol.ResendAll)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Reconnected()
+	if m, err := asked.NextMsg(5 * time.Second); err != nil || protocol.LastToken(m.Subject) != "g1" {
+		t.Errorf("asked %v, %v; want the gateway's own subject", m, err)
 	}
 }
 
@@ -151,6 +180,67 @@ func TestAsk(t *testing.T) {
 	cancel()
 	_, err = g.Ask(ctx, "w1", protocol.OpRead, protocol.SessionOp{Session: "s1", Epoch: 1, Body: []byte("hang")})
 	wantFault(t, err, 499, "")
+}
+
+// What was lost on its way is asked again where that does no harm: a read, and
+// what has an id, which a worker that knows its instance does once.
+func TestLostReplies(t *testing.T) {
+	for _, c := range []struct {
+		op, instance string
+		status       int // of the fault; 0 for none
+	}{{protocol.OpRead, "", 0}, {protocol.OpRead, "7", 0}, {protocol.OpWrite, "7", 0}, {protocol.OpWrite, "", 504}} {
+		g := start(t)
+		g.askPatience = 20 * time.Millisecond
+		ids := make(chan string, 100)
+		sub, err := g.NC.Subscribe(protocol.SessionSubject("w1", c.op), func(m *nats.Msg) {
+			if ids <- m.Header.Get(protocol.HeaderJob) + m.Header.Get(protocol.HeaderInstance); len(ids) > 1 {
+				m.RespondMsg(&nats.Msg{Header: (&protocol.Result{Worker: "w1", Status: 200}).Header()})
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sub.Unsubscribe()
+		limit := 10 * time.Second
+		if c.status != 0 {
+			limit = 100 * time.Millisecond
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		r, err := g.Ask(ctx, "w1", c.op, protocol.SessionOp{Session: "s1", Epoch: 1, Instance: c.instance})
+		if c.status != 0 {
+			wantFault(t, err, c.status, "may have been done")
+		} else if first, second := <-ids, <-ids; err != nil || r.Status != 200 || first != second {
+			t.Errorf("%+v: %+v, %v, asked as %q and %q", c, r, err, first, second)
+		}
+	}
+}
+
+// A change that another one overtook is sent again, as sent now.
+func TestOvertakenChange(t *testing.T) {
+	g := start(t)
+	var sent []time.Time
+	sub, err := g.NC.Subscribe(protocol.SessionSubject("w1", protocol.OpWrite), func(m *nats.Msg) {
+		op, err := protocol.ParseSessionOp(m.Header, m.Data)
+		if err != nil {
+			t.Error(err)
+		}
+		r := protocol.Result{Worker: "w1", Status: protocol.StatusOvertaken}
+		if sent = append(sent, op.Sent); len(sent) == 3 {
+			r.Status = 200
+		}
+		m.RespondMsg(&nats.Msg{Header: r.Header()})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Unsubscribe()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	r, err := g.Ask(ctx, "w1", protocol.OpWrite, protocol.SessionOp{Session: "s1", Epoch: 1})
+	if err != nil || r.Status != 200 || len(sent) != 3 || !sent[0].Before(sent[1]) || !sent[1].Before(sent[2]) {
+		t.Errorf("%+v, %v after sends at %v; want the third to be taken, each later than the one before", r, err, sent)
+	}
 }
 
 func TestQueuedIsAssumedWhenUnknown(t *testing.T) {

@@ -150,6 +150,16 @@ func (r *Roster) Durable(worker string) bool {
 	return w != nil && w.Live(now) && w.Durable
 }
 
+// Instance tells the lives of a worker apart; empty for one that isn't known.
+func (r *Roster) Instance(worker string) string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if w := r.workers[worker]; w != nil {
+		return w.Instance()
+	}
+	return ""
+}
+
 // Lifetime ends when the worker is lost or starts anew; that of a worker that
 // isn't known has ended.
 func (r *Roster) Lifetime(worker string) context.Context {

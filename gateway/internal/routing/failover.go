@@ -18,6 +18,8 @@ const (
 	// lossWait is how long a worker that doesn't answer is given to be known
 	// as lost: its last heartbeat may have come just before.
 	lossWait = protocol.WorkerTTL + time.Second
+	// replyGrace is how long the answer of a worker that is lost may take.
+	replyGrace = 300 * time.Millisecond
 	// verdictLook is how often, meanwhile, it is looked whether it is back.
 	verdictLook = 100 * time.Millisecond
 	// takeTries is how often a record is looked at again that other gateways
@@ -172,7 +174,9 @@ func (r *Router) askOwner(ctx context.Context, owner ownership.Owner, op string,
 	if life.Err() != nil {
 		return protocol.Result{}, fault.Unavailable(fmt.Sprintf("Worker %s, which owned the session, is lost", owner.Worker), dispatch.ErrNobody)
 	}
-	defer context.AfterFunc(life, cancel)()
+	// What it answered before it said goodbye may be on its way still.
+	defer context.AfterFunc(life, func() { time.AfterFunc(replyGrace, cancel) })()
+	o.Instance = r.Workers.Instance(owner.Worker)
 	res, err := r.Dispatcher.Ask(asking, owner.Worker, op, o)
 	if err != nil && life.Err() != nil && ctx.Err() == nil && !errors.Is(err, dispatch.ErrNobody) {
 		err = &fault.Error{

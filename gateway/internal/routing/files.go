@@ -53,7 +53,17 @@ func (r *Router) Write(ctx context.Context, req Request) (protocol.Result, error
 	ctx, cancel := context.WithTimeout(ctx, r.FileDeadline)
 	defer cancel()
 	created := false
-	return r.follow(ctx, req, route{
+	// doubt is the error of a send that may have been carried out: what comes of
+	// sending again says nothing of that, unless it is done then.
+	var doubt error
+	send := func(owner ownership.Owner) (protocol.Result, error) {
+		res, err := r.askOwner(ctx, owner, protocol.OpWrite, operation(req, owner))
+		if errors.Is(err, errLost) {
+			doubt = err
+		}
+		return res, err
+	}
+	res, err := r.follow(ctx, req, route{
 		// A worker that is not the owner any more would make the session anew.
 		find: r.Sessions.Lookup,
 		missing: func() (o ownership.Owner, err error) {
@@ -61,7 +71,7 @@ func (r *Router) Write(ctx context.Context, req Request) (protocol.Result, error
 			return o, err
 		},
 		send: func(owner ownership.Owner) (protocol.Result, error) {
-			res, err := r.askOwner(ctx, owner, protocol.OpWrite, operation(req, owner))
+			res, err := send(owner)
 			if !created || !errors.Is(err, dispatch.ErrNobody) {
 				return res, err
 			}
@@ -70,9 +80,13 @@ func (r *Router) Write(ctx context.Context, req Request) (protocol.Result, error
 			if owner, err = r.placeElsewhere(ctx, req.Session, owner); err != nil {
 				return protocol.Result{}, err
 			}
-			return r.askOwner(ctx, owner, protocol.OpWrite, operation(req, owner))
+			return send(owner)
 		},
 	})
+	if doubt != nil && (err != nil || res.Status != http.StatusOK) {
+		return protocol.Result{}, doubt
+	}
+	return res, err
 }
 
 // place gives a new session an owner; created is false if another gateway was

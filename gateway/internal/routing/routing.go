@@ -57,6 +57,8 @@ type Workers interface {
 	Placed(worker string)
 	// Durable reports whether a worker is live and stores its sessions.
 	Durable(worker string) bool
+	// Instance tells the lives of a worker apart.
+	Instance(worker string) string
 	// Lifetime ends when a worker is lost or starts anew.
 	Lifetime(worker string) context.Context
 	// AwaitLost waits for that.

@@ -23,6 +23,7 @@ type fleet struct {
 	cache  map[string]ownership.Owner
 	live   map[string]bool // false: there is a record of it, and no heartbeat
 	mute   map[string]bool // live by its heartbeat, and nobody answers
+	dying  map[string]bool // lost while it is asked
 	broken error           // of the bucket
 	// durable workers store their sessions.
 	durable map[string]bool
@@ -36,7 +37,7 @@ type fleet struct {
 }
 
 func newFleet(live ...string) *fleet {
-	f := &fleet{bucket: map[string]ownership.Owner{}, cache: map[string]ownership.Owner{}, live: map[string]bool{}, mute: map[string]bool{}, durable: map[string]bool{}, strand: map[string]bool{}}
+	f := &fleet{bucket: map[string]ownership.Owner{}, cache: map[string]ownership.Owner{}, live: map[string]bool{}, mute: map[string]bool{}, dying: map[string]bool{}, durable: map[string]bool{}, strand: map[string]bool{}}
 	for _, w := range live {
 		f.live[w] = true
 	}
@@ -109,6 +110,8 @@ func (f *fleet) Snapshot() []placement.Worker {
 func (f *fleet) Live(worker string) bool    { return f.live[worker] }
 func (f *fleet) Durable(worker string) bool { return f.live[worker] && f.durable[worker] }
 
+func (f *fleet) Instance(string) string { return "" }
+
 func (f *fleet) Lifetime(string) context.Context { return context.Background() }
 
 func (f *fleet) AwaitLost(_ context.Context, worker string) error {
@@ -136,6 +139,11 @@ func (f *fleet) Ask(_ context.Context, worker, op string, o protocol.SessionOp) 
 	if f.mute[worker] {
 		f.sent = append(f.sent, op+" "+worker+" mute")
 		return protocol.Result{}, fault.Unavailable("mute", dispatch.ErrNobody)
+	}
+	if f.dying[worker] {
+		f.sent = append(f.sent, op+" "+worker+" dies")
+		f.live[worker] = false
+		return protocol.Result{}, &fault.Error{Status: 502, Detail: "it may have been done", Cause: errLost}
 	}
 	if op == protocol.OpFork && (o.NewID == "" || o.NewEpoch != 1 || f.bucket[o.NewID].Worker != worker) {
 		return protocol.Result{}, fmt.Errorf("fork to %q of epoch %d without a record", o.NewID, o.NewEpoch)
@@ -299,6 +307,17 @@ func TestRouting(t *testing.T) {
 		{"durable, fork, owner is lost", durable(func(f *fleet) { f.ownDurable("s", "dead", 3) }), (*Router).Fork, "fork c/4", 200, ""},
 		{"durable, delete, owner is mute and then lost", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.mute["a"] = true }),
 			(*Router).Delete, "delete a mute, delete c/2", 200, ""},
+		{"durable, write, owner is lost while it is asked", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.dying["a"] = true }),
+			(*Router).Write, "write a dies, write c/2", 200, ""},
+		{"durable, write, owner is lost while it is asked, and the next refuses", durable(func(f *fleet) {
+			f.ownDurable("s", "a", 1)
+			f.dying["a"] = true
+			f.answer = func(string, uint64) int { return 503 }
+		}), (*Router).Write, "write a dies, write c/2", 502, "may have been done"},
+		{"durable, write, owner is lost while it is asked, and there is no other", durable(func(f *fleet) {
+			f.ownDurable("s", "a", 1)
+			f.dying["a"], f.live["b"], f.live["c"] = true, false, false
+		}), (*Router).Write, "write a dies", 502, "may have been done"},
 		{"durable, owner doesn't store any more", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.durable["a"] = false }),
 			(*Router).Read, "read c/2", 200, ""},
 		{"durable, owner is lost, the others don't store", func(f *fleet) { f.ownDurable("s", "dead", 3) }, (*Router).Read, "", 503, "no other worker that stores"},

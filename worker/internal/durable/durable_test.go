@@ -415,6 +415,55 @@ func TestFailedWrite(t *testing.T) {
 	}
 }
 
+// An acknowledgement that is lost leaves no doubt: the message is sent again, and
+// what is there says that the first arrived. If somebody else has written
+// meanwhile, it did not.
+func TestLostAcknowledgement(t *testing.T) {
+	b := newBus(t)
+	mute := func(noAck bool) {
+		t.Helper()
+		cfg := b.Manifests.CachedInfo().Config
+		cfg.NoAck = noAck
+		if _, err := b.JS.UpdateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := newStore(t, b, "w", time.Hour)
+	s.patience = 20 * time.Millisecond
+	j := begin(t, s, "s")
+	if err := j.Stage([]Entry{file("a", "1")}, nil).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	before := stored(t, b.Manifests)
+	mute(true)
+	done := make(chan error, 1)
+	go func() { done <- j.Stage([]Entry{file("a", "2")}, nil).Wait() }()
+	for stored(t, b.Manifests) == before {
+		time.Sleep(time.Millisecond)
+	}
+	mute(false)
+	if err := <-done; err != nil {
+		t.Fatalf("stored, and its acknowledgement lost: %v", err)
+	}
+	if err := j.Stage([]Entry{file("b", "3")}, nil).Wait(); err != nil {
+		t.Fatalf("the next one: %v", err)
+	}
+	if n := stored(t, b.Manifests); n != before+2 {
+		t.Errorf("%d messages, want %d", n, before+2)
+	}
+	if e, _ := mustLoad(t, s, "s").Entry("a"); string(e.Inline) != "2" {
+		t.Errorf("a is %q", e.Inline)
+	}
+
+	j.mu.Lock()
+	j.sequence-- // as if another owner's message had come when this one's was lost
+	j.mu.Unlock()
+	msg := &nats.Msg{Subject: protocol.ManifestSubject("s"), Data: []byte("mine"), Header: nats.Header{}}
+	if _, err := s.settle(t.Context(), msg, j.sequence); !errors.Is(err, ErrFenced) {
+		t.Errorf("another's message is there: %v, want ErrFenced", err)
+	}
+}
+
 // Of a format that this worker doesn't know it leaves a journal alone.
 func TestUnknownVersion(t *testing.T) {
 	b := newBus(t)

@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gradefleet/gradefleet/shared/bus"
 	"github.com/gradefleet/gradefleet/shared/protocol"
@@ -332,7 +330,10 @@ func (b *Batch) Wait() error {
 // flush writes a batch; j.mu is held, but not while it writes.
 func (j *Journal) flush(b *Batch) {
 	defer close(b.done)
-	if b.err = j.broken; b.err != nil {
+	if j.broken != nil {
+		if b.err = j.broken; errors.Is(b.err, ErrDoubt) { // this one isn't stored, for certain
+			b.err = fmt.Errorf("what comes after a change that may be lost isn't written: %v", j.broken)
+		}
 		return
 	}
 	if len(b.set) == 0 && len(b.deleted) == 0 && j.based && !b.claim {
@@ -469,16 +470,6 @@ func (j *Journal) spill(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// publish writes a message of a journal whose last one is sequence.
-func (s *Store) publish(ctx context.Context, msg *nats.Msg, sequence uint64) (*jetstream.PubAck, error) {
-	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(sequence, 10))
-	ack, err := s.Bus.JS.PublishMsg(ctx, msg)
-	if bus.WrongRevision(err) {
-		return nil, fmt.Errorf("%w: %w", ErrFenced, err)
-	}
-	return ack, orFull(err)
 }
 
 // Current reports whether the journal's last message is the one that this

@@ -35,6 +35,8 @@ type Config struct {
 type Store struct {
 	Config
 	recent recent
+	// patience is publishPatience; tests shorten it.
+	patience time.Duration
 }
 
 // opTimeout bounds one read or write of JetStream.
@@ -49,7 +51,7 @@ func New(cfg Config) (*Store, error) {
 	if cfg.Grace <= 0 {
 		return nil, fmt.Errorf("the grace of blobs is %v, want a time above 0", cfg.Grace)
 	}
-	return &Store{Config: cfg, recent: recent{turn: cfg.Grace / 6}}, nil
+	return &Store{Config: cfg, recent: recent{turn: cfg.Grace / 6}, patience: publishPatience}, nil
 }
 
 // PutBlob stores a piece of at most protocol.BlobBytes and returns its digest;
@@ -104,7 +106,17 @@ var (
 	ErrMissing = errors.New("it is not stored")
 	// ErrFull: JetStream has no room for it.
 	ErrFull = errors.New("JetStream has no room left")
+	// ErrDoubt: it was sent to JetStream, and nobody knows whether it was stored.
+	ErrDoubt = errors.New("it may be stored or not")
 )
+
+// orDoubt adds ErrDoubt to an error that means it: there was no answer.
+func orDoubt(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrDisconnected) {
+		return fmt.Errorf("%w: %w", ErrDoubt, err)
+	}
+	return err
+}
 
 // orFull adds ErrFull to an error that means it.
 func orFull(err error) error {

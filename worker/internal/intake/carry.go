@@ -26,8 +26,11 @@ func (in *Intake) run(ctx context.Context, f *flight) {
 		}
 	} else if f.job.Kind == protocol.Run {
 		// At most once: it is off the queue, for certain, before it begins.
-		if err := f.msg.AckSync(); err != nil {
-			log.Warn("run job not begun: its ack failed", "error", err)
+		if err := in.claim(f); err != nil {
+			log.Warn("run job not begun", "error", err)
+			if errors.Is(err, errTakenBack) {
+				in.reply(f.job, protocol.Result{Status: 503, Body: protocol.ErrorBody("The command was taken back before it began; it was not run")})
+			}
 			return
 		}
 		f.acked = true
@@ -91,7 +94,9 @@ func publicText(err, cause error) string {
 func (in *Intake) reply(job protocol.Job, r protocol.Result) {
 	r = in.bounded(r)
 	r.Job, r.Worker = job.ID, in.cfg.Worker
-	if err := in.bus.NC.PublishMsg(&nats.Msg{Subject: job.Reply, Header: r.Header(), Data: r.Body}); err != nil {
+	m := &nats.Msg{Subject: job.Reply, Header: r.Header(), Data: r.Body}
+	in.sent.add(m, time.Now())
+	if err := in.bus.NC.PublishMsg(m); err != nil {
 		in.cfg.Log.Error("publish result", "job", job.ID, "request", job.RequestID, "bytes", len(r.Body), "error", err)
 	}
 }

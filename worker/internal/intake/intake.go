@@ -52,6 +52,8 @@ type Intake struct {
 	messages    [classes]chan *nats.Msg
 	cancels     chan *nats.Msg
 	cancelSub   *nats.Subscription
+	resendSub   *nats.Subscription
+	sent        sent
 	done        chan *flight
 	reconnected chan struct{}
 
@@ -158,12 +160,18 @@ func New(ctx context.Context, b *bus.Bus, cfg Config) (*Intake, error) {
 	if in.cancelSub, err = b.NC.ChanSubscribe(protocol.CancelAll, in.cancels); err != nil {
 		return nil, fmt.Errorf("subscribe to cancellations: %w", err)
 	}
+	if in.resendSub, err = b.NC.Subscribe(protocol.ResendAll, func(m *nats.Msg) {
+		in.resend(protocol.ReplyPrefix(protocol.LastToken(m.Subject)))
+	}); err != nil {
+		return nil, fmt.Errorf("subscribe to requests to send again: %w", err)
+	}
 	return in, nil
 }
 
 // Reconnected tells the intake that the connection was made anew: what was
-// pulled over the old one is gone.
+// pulled over the old one is gone, and what was sent of late may be.
 func (in *Intake) Reconnected() {
+	in.resend(protocol.ReplyPrefixAll)
 	select {
 	case in.reconnected <- struct{}{}:
 	default:
@@ -441,4 +449,5 @@ func (in *Intake) unsubscribe() {
 		}
 	}
 	in.cancelSub.Unsubscribe()
+	in.resendSub.Unsubscribe()
 }

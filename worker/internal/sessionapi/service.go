@@ -27,13 +27,17 @@ import (
 // Service answers session operations until it is stopped.
 type Service struct {
 	worker string
-	nc     *nats.Conn
-	copies *workcopy.Manager
-	log    *slog.Logger
-	svc    micro.Service
-	places chan struct{}
+	// instance is this life of the worker, as gateways know it.
+	instance string
+	once     once
+	nc       *nats.Conn
+	copies   *workcopy.Manager
+	log      *slog.Logger
+	svc      micro.Service
+	places   chan struct{}
 	// underway counts the operations that have come in and aren't answered.
 	underway atomic.Int64
+	leaving  atomic.Bool
 }
 
 // maxConcurrent bounds the operations under way at once; more wait in NATS. Those
@@ -46,14 +50,15 @@ const opTimeout = time.Minute
 const (
 	// stopWait is how long Stop waits for operations under way.
 	stopWait = 10 * time.Second
-	// stopQuiet is how long none may be under way for Stop to believe that
-	// there are no more.
-	stopQuiet = 20 * time.Millisecond
+	// stopLook is how often Stop looks whether there are any.
+	stopLook = 2 * time.Millisecond
+	// closeWait is how long gateways may take to hear that a worker is going.
+	closeWait = 300 * time.Millisecond
 )
 
 // Serve announces the service and begins to answer.
-func Serve(nc *nats.Conn, worker, build string, copies *workcopy.Manager, log *slog.Logger) (*Service, error) {
-	s := &Service{worker: worker, nc: nc, copies: copies, log: log, places: make(chan struct{}, maxConcurrent)}
+func Serve(nc *nats.Conn, worker, instance, build string, copies *workcopy.Manager, log *slog.Logger) (*Service, error) {
+	s := &Service{worker: worker, instance: instance, nc: nc, copies: copies, log: log, places: make(chan struct{}, maxConcurrent)}
 	svc, err := micro.AddService(nc, micro.Config{
 		Name: "gradefleet-session", Version: "1.0.0",
 		Description: "files of the sessions that worker " + worker + " owns",
@@ -76,19 +81,24 @@ func Serve(nc *nats.Conn, worker, build string, copies *workcopy.Manager, log *s
 	return s, nil
 }
 
-// Stop ends the service after the operations that have come in.
+// Stop answers the operations that have come in and refuses others, saying that
+// nothing was done. Close is to follow when everybody has been told that the
+// worker is going: a request to a subscription that is gone may be lost on its
+// way through a cluster, and then nobody knows whether it was done.
 func (s *Service) Stop() {
+	s.leaving.Store(true)
+	for deadline := time.Now().Add(stopWait); s.underway.Load() > 0 && time.Now().Before(deadline); {
+		time.Sleep(stopLook)
+	}
+}
+
+// Close ends the service, a little later: who was just told that the worker is
+// going may have sent something before.
+func (s *Service) Close() {
+	time.Sleep(closeWait)
 	s.svc.Stop()
-	// What NATS had passed on before it heard of that is here after this; it may
-	// still be on its way to its handler, which takes microseconds.
 	if err := s.nc.FlushTimeout(stopWait); err != nil {
 		s.log.Warn("session operations may go unanswered", "error", err)
-	}
-	deadline := time.Now().Add(stopWait)
-	for quiet := time.Now(); time.Since(quiet) < stopQuiet && time.Now().Before(deadline); time.Sleep(stopQuiet / 10) {
-		if s.underway.Load() > 0 {
-			quiet = time.Now()
-		}
 	}
 }
 
@@ -100,11 +110,23 @@ type operation func(ctx context.Context, op protocol.SessionOp, req fields) ([]b
 func (s *Service) handler(name string, do operation) micro.Handler {
 	return micro.HandlerFunc(func(r micro.Request) {
 		s.underway.Add(1)
+		if s.leaving.Load() {
+			defer s.underway.Add(-1)
+			// As the server says that nobody listens: nothing was done.
+			if err := r.Respond(nil, micro.WithHeaders(micro.Headers{"Status": {"503"}})); err != nil {
+				s.log.Warn("refuse session operation", "operation", name, "error", err)
+			}
+			return
+		}
+		if i := r.Headers().Get(protocol.HeaderInstance); i != "" && i != s.instance {
+			s.underway.Add(-1)
+			return // what it was asked before it started anew, it doesn't know
+		}
 		s.places <- struct{}{}
 		go func() {
 			defer s.underway.Add(-1)
 			defer func() { <-s.places }()
-			result := s.answer(name, do, r)
+			result := s.once.do(r.Headers().Get(protocol.HeaderJob), time.Now(), func() protocol.Result { return s.answer(name, do, r) })
 			result.Worker = s.worker
 			if most := int(s.nc.MaxPayload()) - protocol.MessageOverheadBytes; len(result.Body) > most {
 				result.Status, result.Body = 413, protocol.ErrorBody(fmt.Sprintf(
@@ -160,8 +182,12 @@ func describe(err error) (status int, detail string) {
 		return r.status, r.detail
 	case errors.Is(err, session.ErrStaleEpoch), errors.Is(err, workcopy.ErrElsewhere):
 		return protocol.StatusMisdirected, err.Error()
+	case errors.Is(err, workcopy.ErrOvertaken):
+		return protocol.StatusOvertaken, err.Error()
 	case errors.Is(err, durable.ErrFull):
 		return 507, "No room left to store the change; delete files, or sessions that nobody needs"
+	case errors.Is(err, durable.ErrDoubt):
+		return 504, "NATS did not answer in time; the change may have been stored or not"
 	case errors.Is(err, workcopy.ErrNotStored):
 		return 503, "The change could not be stored; ask again"
 	case errors.Is(err, workcopy.ErrBusy):
@@ -188,7 +214,20 @@ func (s *Service) find(ctx context.Context, op protocol.SessionOp, missing strin
 	if errors.Is(err, session.ErrNoSession) {
 		return nil, &refusal{404, missing}
 	}
-	return h, err
+	return h, s.notOpened(op, err)
+}
+
+// notOpened is why a session can't be used, where nothing was done yet: whatever
+// it is, it may be another time, or on another worker, when it is asked again.
+func (s *Service) notOpened(op protocol.SessionOp, err error) error {
+	if err == nil {
+		return nil
+	}
+	if status, _ := describe(err); status != 500 && status != 504 {
+		return err
+	}
+	s.log.Error("session can't be opened", "session", op.Session, "request", op.RequestID, "error", err)
+	return &refusal{503, "The session can't be opened now; ask again"}
 }
 
 func (s *Service) read(ctx context.Context, op protocol.SessionOp, req fields) ([]byte, error) {
@@ -234,9 +273,10 @@ func (s *Service) write(ctx context.Context, op protocol.SessionOp, req fields) 
 	// If there is none, the gateway has just made this worker its owner.
 	h, err := s.copies.Acquire(ctx, op.Session, op.Epoch, true)
 	if err != nil {
-		return nil, err
+		return nil, s.notOpened(op, err)
 	}
 	defer h.Release()
+	h.Sent = op.Sent
 	if err := h.WriteFile(ctx, req.relPath, data); err != nil {
 		return nil, err
 	}
@@ -249,6 +289,7 @@ func (s *Service) delete(ctx context.Context, op protocol.SessionOp, req fields)
 		return nil, err
 	}
 	defer h.Release()
+	h.Sent = op.Sent
 	if err := h.DeleteFile(ctx, req.relPath); err != nil {
 		return nil, err
 	}
@@ -261,6 +302,7 @@ func (s *Service) rename(ctx context.Context, op protocol.SessionOp, req fields)
 		return nil, err
 	}
 	defer h.Release()
+	h.Sent = op.Sent
 	if err := h.RenameFile(ctx, req.oldPath, req.newPath); err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ func (h *Hold) ReadFile(path string) ([]byte, error) {
 	// What was read may have been written a moment ago and not be stored yet.
 	if b := h.journal.Staged(); b != nil {
 		if err := h.wait(b); err != nil {
-			return nil, err
+			return nil, undoubted(err) // whatever became of the write, nothing was read
 		}
 	}
 	return data, h.usable()
@@ -35,7 +35,16 @@ func (h *Hold) usable() error {
 	h.c.mu.Lock()
 	stale := h.c.stale
 	h.c.mu.Unlock()
-	return explain(stale)
+	return undoubted(explain(stale))
+}
+
+// undoubted takes durable.ErrDoubt from an error: what is in doubt is a change of
+// before, not what was asked for.
+func undoubted(err error) error {
+	if errors.Is(err, durable.ErrDoubt) {
+		return fmt.Errorf("%w: %v", ErrNotStored, err)
+	}
+	return err
 }
 
 // explain makes an error of this package of what went wrong with a copy.
@@ -67,7 +76,7 @@ func (h *Hold) wait(b *durable.Batch) error {
 // Errors: those of session.WriteFile, ErrNotStored, ErrElsewhere.
 func (h *Hold) WriteFile(ctx context.Context, path string, data []byte) error {
 	if h.journal == nil {
-		return h.Session.WriteFile(path, data)
+		return h.inOrder(func() error { return h.Session.WriteFile(path, data) })
 	}
 	name, err := session.CleanPath(path)
 	if err != nil {
@@ -101,7 +110,7 @@ func (h *Hold) WriteFile(ctx context.Context, path string, data []byte) error {
 // DeleteFile is session.DeleteFile; when it returns that is stored.
 func (h *Hold) DeleteFile(ctx context.Context, path string) error {
 	if h.journal == nil {
-		return h.Session.DeleteFile(path)
+		return h.inOrder(func() error { return h.Session.DeleteFile(path) })
 	}
 	name, err := session.CleanPath(path)
 	if err != nil {
@@ -117,7 +126,7 @@ func (h *Hold) DeleteFile(ctx context.Context, path string) error {
 // RenameFile is session.RenameFile; when it returns that is stored.
 func (h *Hold) RenameFile(ctx context.Context, from, to string) error {
 	if h.journal == nil {
-		return h.Session.RenameFile(from, to)
+		return h.inOrder(func() error { return h.Session.RenameFile(from, to) })
 	}
 	old, err := session.CleanPath(from)
 	if err != nil {
@@ -147,15 +156,18 @@ func (h *Hold) RenameFile(ctx context.Context, from, to string) error {
 func (h *Hold) change(ctx context.Context, do func() error, tell func() (set []durable.Entry, deleted []string, sure bool, err error)) error {
 	c := h.c
 	c.order.Lock()
-	if err := h.usable(); err != nil {
+	err := h.overtaken()
+	if err == nil {
+		err = h.usable()
+	}
+	if err != nil {
 		c.order.Unlock()
 		return err
 	}
 	if c.looked == nil {
 		c.looked = map[string]look{}
 	}
-	err := do()
-	if err != nil {
+	if err = do(); err != nil {
 		if _, ok := errors.AsType[*session.Error](err); !ok {
 			c.fail(err) // nobody knows how far it came
 		}
@@ -176,6 +188,29 @@ func (h *Hold) change(ctx context.Context, do func() error, tell func() (set []d
 	}
 	c.order.Unlock()
 	return h.wait(batch)
+}
+
+// inOrder makes a change in a worker that doesn't store.
+func (h *Hold) inOrder(do func() error) error {
+	h.c.order.Lock()
+	defer h.c.order.Unlock()
+	if err := h.overtaken(); err != nil {
+		return err
+	}
+	return do()
+}
+
+// overtaken refuses a change that comes after one that was sent later; order is
+// held.
+func (h *Hold) overtaken() error {
+	if h.Sent.IsZero() {
+		return nil
+	}
+	if h.Sent.Before(h.c.newest) {
+		return ErrOvertaken
+	}
+	h.c.newest = h.Sent
+	return nil
 }
 
 // parents returns entries for the directories above a path that the journal

@@ -36,6 +36,8 @@ type workcopy struct {
 	// order is held from a change of the directory until it is staged, so that
 	// the journal has changes in the order in which they were made.
 	order sync.Mutex
+	// newest is when the latest of the changes so far was sent; guarded by order.
+	newest time.Time
 	// looked is what files were when they were last stored; guarded by order.
 	looked map[string]look
 }
@@ -64,6 +66,9 @@ func (c *workcopy) isLoaded() bool {
 type Hold struct {
 	c       *workcopy
 	Session *session.Session
+	// Sent is when what is asked for now was sent; see ErrOvertaken. Zero: that
+	// isn't known.
+	Sent    time.Time
 	journal *durable.Journal
 	release func()
 }

@@ -49,6 +49,10 @@ var (
 	// ErrNotStored: a change could not be stored, or may not be. The session
 	// goes back to what is stored.
 	ErrNotStored = errors.New("not stored")
+	// ErrOvertaken: a change that was sent later has come first, so this one was
+	// held up on the way and who sent it may have given up; it was not made. Else
+	// it would undo what was acknowledged since.
+	ErrOvertaken = errors.New("a change that was sent later has come first")
 	// ErrBusy: the session is going back to what is stored, which waits for a
 	// command that runs in it.
 	ErrBusy = errors.New("the session is being restored")

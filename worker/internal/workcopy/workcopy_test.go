@@ -284,6 +284,47 @@ func TestFailedWriteIsUndone(t *testing.T) {
 	}
 }
 
+// What was held up on its way doesn't undo what was acknowledged since, with and
+// without a journal.
+func TestOvertakenChange(t *testing.T) {
+	r := newRig(t)
+	for name, stores := range map[string]bool{"stored": true, "local": false} {
+		w := r.start(name, r.dir(), stores)
+		r.own(name, name, 1, stores)
+		w.write(name, 1, "f", "one")
+		w.write(name, 1, "g", "two")
+		now := time.Now()
+		change := func(sent time.Time, do func(h *Hold) error) error {
+			h := w.use(name, 1)
+			defer h.Release()
+			h.Sent = sent
+			return do(h)
+		}
+		write := func(h *Hold) error { return h.WriteFile(t.Context(), "f", []byte("new")) }
+		if err := change(now, write); err != nil {
+			t.Fatal(err)
+		}
+		for what, do := range map[string]func(h *Hold) error{
+			"write":  func(h *Hold) error { return h.WriteFile(t.Context(), "f", []byte("old")) },
+			"delete": func(h *Hold) error { return h.DeleteFile(t.Context(), "f") },
+			"rename": func(h *Hold) error { return h.RenameFile(t.Context(), "g", "f") },
+		} {
+			if err := change(now.Add(-time.Microsecond), do); !errors.Is(err, ErrOvertaken) {
+				t.Errorf("%s, %s that was sent before: %v, want ErrOvertaken", name, what, err)
+			}
+		}
+		if got := w.read(name, 1, "f") + w.read(name, 1, "g"); got != "newtwo" {
+			t.Errorf("%s: %q after changes that were overtaken", name, got)
+		}
+		if err := change(now, write); err != nil {
+			t.Errorf("%s: a change of the same time: %v", name, err)
+		}
+		if err := change(time.Time{}, write); err != nil {
+			t.Errorf("%s: a change of an unknown time: %v", name, err)
+		}
+	}
+}
+
 // NATS has no room: the caller is told so, jobs can still be queued.
 func TestFullStore(t *testing.T) {
 	r := newRig(t)
