@@ -128,7 +128,7 @@ bench-durable: build ## Measure what storing sessions costs: two fleets in turns
 
 .PHONY: simulate
 simulate: build bin/nats-server ## Measure what a fleet costs with 1, 10, 100 and 1,000 simulated workers (7 minutes; JOBS=20000 for less).
-	@bin/gradefleet growth --jobs $(or $(JOBS),100000)
+	@bin/gradefleet growth --jobs $(or $(JOBS),100000) --rate $(or $(RATE),2000)
 
 .PHONY: bench-isolation
 bench-isolation: ## Measure what the sandbox costs a job beside rlimits alone, all layers and each by itself.

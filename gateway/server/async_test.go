@@ -213,6 +213,30 @@ func TestKeptJobsOfALostWorker(t *testing.T) {
 	}
 }
 
+// Where the session has moved on, so do its jobs.
+func TestKeptJobsMoveWithTheirSession(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	g := c.gateways[0]
+	w := c.worker("w1", mute)
+	g.post("/write_file", write("s", "a", "x")).want(t, 200, "success")
+	begun := g.submit("/evaluate_code", evaluate("s"))
+	within(t, "job", w.jobs)
+	w.leave()
+	w.beat(time.Now(), false)
+	queued := g.submit("/run", run("s"))
+	w2 := c.worker("w2", nil)
+	w2.give("s", &fakeSession{epoch: 2, files: map[string]string{}})
+	c.setOwner("s", "w2", 2)
+	w.goodbye()
+	for _, at := range []string{begun, queued} {
+		if j := c.gateways[1].get(at + "?wait=30").job(t); j.State != "done" || j.Status != 200 || j.Worker != "w2" {
+			t.Errorf("%+v %s", j, j.Result)
+		}
+	}
+	c.queued(protocol.WorkerQueue("w1"), 0)
+	c.queued(protocol.WorkerQueue("w2"), 0)
+}
+
 func TestIdempotency(t *testing.T) {
 	c := newCluster(t, 2, nil)
 	both := make(chan struct{})

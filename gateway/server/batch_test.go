@@ -179,6 +179,25 @@ func TestBatch(t *testing.T) {
 	c.queued(protocol.BulkQueue, 0)
 }
 
+// What goes wrong on the way is tried again: here there is no worker at first.
+func TestBatchIsPatient(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	b := c.gateways[0].batch()
+	for i := range 5 {
+		io.WriteString(b.in, lineOf(fmt.Sprint("s", i), ""))
+	}
+	c.worker("w1", nil)
+	b.in.Close()
+	for range 5 {
+		if l, ok := b.next(); !ok || l.Status != 200 {
+			t.Errorf("line %+v", l)
+		}
+	}
+	if l, ok := b.next(); !ok || l.Count != 5 {
+		t.Errorf("last line %+v", l)
+	}
+}
+
 func TestEmptyBatch(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	b := c.gateways[0].batch()
@@ -284,6 +303,34 @@ func TestBatchAtStop(t *testing.T) {
 	if err := g.end(); err != nil {
 		t.Error(err)
 	}
+}
+
+// What isn't done when the drain timeout is over is answered, and the batch ends
+// with its last line.
+func TestBatchAtTheEndOfTheDrain(t *testing.T) {
+	c := newCluster(t, 1, func(cfg *server.Config) { cfg.DrainTimeout = 100 * time.Millisecond })
+	g := c.gateways[0]
+	w := c.worker("w1", mute)
+	b := g.batch()
+	for i := range 30 { // more than are published at a time
+		io.WriteString(b.in, lineOf(fmt.Sprint("s", i), ""))
+	}
+	within(t, "job", w.jobs)
+	eventually(t, "the others wait", func() bool { return g.value("gradefleet_jobs_waiting") == 10 })
+	g.stop()
+	for range 30 {
+		if l, ok := b.next(); !ok || l.Status != 503 {
+			t.Fatalf("line %+v", l)
+		}
+	}
+	if l, ok := b.next(); !ok || l.Done == nil || *l.Done || l.Count != 30 {
+		t.Errorf("last line %+v", l)
+	}
+	b.in.Close()
+	if err := g.end(); err != nil {
+		t.Error(err)
+	}
+	c.queued(protocol.BulkQueue, 0)
 }
 
 func TestIdleBatchEnds(t *testing.T) {

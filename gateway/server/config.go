@@ -35,7 +35,7 @@ type Config struct {
 
 	AsyncDeadline   time.Duration `name:"async-deadline" env:"GRADEFLEET_ASYNC_DEADLINE" default:"20m" help:"How long an asynchronous job may wait in the queue to be begun; then it is answered 504. At most 30m. 0: the default."`
 	ResultRetention time.Duration `name:"result-retention" env:"GRADEFLEET_RESULT_RETENTION" default:"1h" help:"How long asynchronous jobs, answers under an idempotency key, and their results are kept after their last change. No less than async-deadline and job-deadline. The gateway that started last sets it for all. 0: the default."`
-	ResultBytes     int64         `name:"result-bytes" env:"GRADEFLEET_RESULT_BYTES" default:"2147483648" help:"What all of these may take up in NATS, bytes; beyond it the oldest are forgotten. 0: the default."`
+	ResultBytes     int64         `name:"result-bytes" env:"GRADEFLEET_RESULT_BYTES" default:"1073741824" help:"What all of these may take up in NATS, bytes; beyond it the oldest are forgotten. Less where NATS has less room. 0: the default."`
 
 	APIKeys        []secret.String `name:"api-keys" env:"GRADEFLEET_API_KEYS" help:"Keys that callers must send one of (X-API-Key, or Authorization: Bearer), comma separated. Empty, and no api-keys-file: no key is needed; one that is sent tells callers apart."`
 	APIKeysFile    string          `name:"api-keys-file" env:"GRADEFLEET_API_KEYS_FILE" type:"path" help:"File with such keys, one a line; lines that begin with # don't count. Read at start."`

@@ -24,6 +24,7 @@ import (
 	"github.com/gradefleet/gradefleet/gateway/internal/queues"
 	"github.com/gradefleet/gradefleet/gateway/internal/roster"
 	"github.com/gradefleet/gradefleet/gateway/internal/routing"
+	"github.com/gradefleet/gradefleet/gateway/internal/webhook"
 	"github.com/gradefleet/gradefleet/shared/bus"
 	"github.com/gradefleet/gradefleet/shared/kept"
 	"github.com/gradefleet/gradefleet/shared/protocol"
@@ -57,7 +58,8 @@ type Server struct {
 	roster     *roster.Roster
 	dispatcher *dispatch.Dispatcher
 	jobs       *jobs.Service
-	stopped    chan struct{} // closed when the server stops
+	webhooks   *webhook.Sender // nil if there are none
+	stopped    chan struct{}   // closed when the server stops
 	http       *http.Server
 	state      atomic.Int32
 	limited    atomic.Bool // the queue limit was set once
@@ -136,13 +138,27 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		NC: deps.Bus.NC, Records: records, Router: router, Dispatcher: s.dispatcher, Workers: s.roster.Heartbeats,
 		Deadline: cfg.AsyncDeadline, JobDeadline: cfg.JobDeadline, Stopping: s.stopped, Log: deps.Log,
 	})
+	var checkWebhook func(string) error
+	if len(cfg.WebhookHosts) > 0 {
+		ctx, cancel := context.WithTimeout(context.Background(), syncTimeout)
+		defer cancel()
+		s.webhooks, err = webhook.New(ctx, webhook.Config{
+			JS: deps.Bus.JS, Records: records, Encode: api.JobJSON, Hosts: cfg.WebhookHosts, Private: cfg.WebhookPrivate,
+			Secret: cfg.WebhookSecret, Retry: cfg.WebhookRetry, Log: deps.Log, Registerer: deps.Registerer,
+		})
+		if err != nil {
+			return nil, errors.Join(err, s.dispatcher.Close())
+		}
+		checkWebhook = s.webhooks.Check
+	}
 	handler, err := api.New(api.Config{
 		Fleet: router, Jobs: s.jobs, Workers: s.roster.Heartbeats, Queues: queueList(queues.New(deps.Bus.Jobs, deps.Log)), Gate: gate,
 		Batch: batch.Config{
 			Evaluate: router.Evaluate, Enter: gate.Line, Window: cfg.BatchWindow, WindowBytes: cfg.BatchBytes,
 			Deadline: cfg.JobDeadline, MaxLine: s.maxBody,
 		},
-		Keys: keys, Stopping: s.stopped, IdleTimeout: cfg.IdleTimeout, MaxBody: s.maxBody, WriteTimeout: cfg.WriteTimeout,
+		CheckWebhook: checkWebhook,
+		Keys:         keys, Stopping: s.stopped, IdleTimeout: cfg.IdleTimeout, MaxBody: s.maxBody, WriteTimeout: cfg.WriteTimeout,
 		TrustedProxies: cfg.TrustedProxies,
 		Log:            deps.Log, Registerer: deps.Registerer,
 	})
@@ -257,6 +273,9 @@ func (s *Server) Run(ctx context.Context) error {
 	defer minding.Wait()
 	defer stopWatching()
 	minding.Go(func() { s.jobs.Run(watching) })
+	if s.webhooks != nil {
+		minding.Go(func() { s.webhooks.Run(watching) })
+	}
 	defer func() {
 		if err := s.dispatcher.Close(); err != nil {
 			log.Warn("dispatcher did not close cleanly", "error", err)

@@ -41,7 +41,7 @@ const maxConsumers = 100_000
 // What a stream of results has that a worker created first.
 const (
 	DefaultRetention = time.Hour
-	DefaultKeptBytes = 2 << 30
+	DefaultKeptBytes = 1 << 30
 )
 
 // hooksAge is how long a webhook is tried at most, and then some.
@@ -195,10 +195,10 @@ func (b *Bus) ensureKept(ctx context.Context, s Settings, replicas int) (err err
 	}
 	if s.Retention > 0 && s.KeptBytes > 0 {
 		stream.Duplicates = min(2*time.Minute, s.Retention)
-		b.Kept, err = b.JS.CreateOrUpdateStream(ctx, stream)
+		b.Kept, err = b.createKept(ctx, stream)
 	} else if b.Kept, err = b.JS.Stream(ctx, protocol.KeptStream); errors.Is(err, jetstream.ErrStreamNotFound) {
 		stream.MaxAge, stream.MaxBytes = DefaultRetention, DefaultKeptBytes
-		b.Kept, err = b.JS.CreateOrUpdateStream(ctx, stream)
+		b.Kept, err = b.createKept(ctx, stream)
 	}
 	if err != nil {
 		return fmt.Errorf("create stream %s: %w", protocol.KeptStream, err)
@@ -216,6 +216,21 @@ func (b *Bus) ensureKept(ctx context.Context, s Settings, replicas int) (err err
 		return fmt.Errorf("create stream %s: %w", protocol.HooksStream, err)
 	}
 	return nil
+}
+
+// leastKeptBytes is the smallest stream of results that is made, bytes.
+const leastKeptBytes = 16 << 20
+
+// createKept creates the stream of results, smaller than asked for where the
+// server has no room to set so much aside.
+func (b *Bus) createKept(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
+	for {
+		s, err := b.JS.CreateOrUpdateStream(ctx, cfg)
+		if err == nil || !StoreFull(err) || cfg.MaxBytes/2 < leastKeptBytes {
+			return s, err
+		}
+		cfg.MaxBytes /= 2
+	}
 }
 
 // WorkerConsumer creates or updates the consumer of one worker's own queue. It

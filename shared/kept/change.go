@@ -63,6 +63,19 @@ func (s *Store) Finish(ctx context.Context, r Record, result protocol.Result, ra
 	return err
 }
 
+// FinishUnchanged is Finish for a job that is still as r says; otherwise nothing
+// happens: whoever changed it knows better.
+func (s *Store) FinishUnchanged(ctx context.Context, r Record, result protocol.Result, ran bool) error {
+	if r.State.Final() {
+		return nil
+	}
+	r.State, r.Finished, r.Status, r.Body, r.Ran = protocol.KeptDone, time.Now().UTC(), result.Status, result.Body, ran
+	if err := s.end(ctx, r); err != nil && !errors.Is(err, ErrChanged) {
+		return err
+	}
+	return nil
+}
+
 // Cancel ends a job that nobody wants any more. A job that has ended is
 // ErrUnwanted, and is returned. Who runs it must be told besides.
 func (s *Store) Cancel(ctx context.Context, job string) (Record, error) {

@@ -144,11 +144,21 @@ func (s *Store) getLeader(ctx context.Context, job string) (Record, error) {
 // has for all.
 const listWait = 2 * time.Second
 
+// listIdle is after how long the server forgets a list that nobody reads on.
+const listIdle = 10 * time.Second
+
 // Each calls yield with every record, without its answer, the one that changed
 // longest ago first, until yield returns false.
 func (s *Store) Each(ctx context.Context, yield func(Record) bool) error {
+	info, err := s.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("list records of jobs: %w", err)
+	}
+	if info.State.Msgs == 0 {
+		return nil
+	}
 	consumer, err := s.js.OrderedConsumer(ctx, protocol.KeptStream, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverAllPolicy, HeadersOnly: true, InactiveThreshold: time.Minute,
+		DeliverPolicy: jetstream.DeliverAllPolicy, HeadersOnly: true, InactiveThreshold: listIdle,
 	})
 	if err != nil {
 		return fmt.Errorf("list records of jobs: %w", err)

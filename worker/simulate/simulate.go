@@ -49,6 +49,8 @@ type Answer struct {
 func Run(ctx context.Context, cfg Config, joined func()) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
+	registry := prometheus.NewRegistry()
+	metrics := intake.NewMetrics(registry, cfg.Workers*cfg.Slots)
 	var running, joining sync.WaitGroup
 	places := make(chan struct{}, max(cfg.Joining, 1))
 	for i := range cfg.Workers {
@@ -63,7 +65,7 @@ func Run(ctx context.Context, cfg Config, joined func()) error {
 			}
 			places <- struct{}{}
 			defer done()
-			w := &worker{id: fmt.Sprintf("sim-%04d", i), cfg: cfg, started: time.Now()}
+			w := &worker{id: fmt.Sprintf("sim-%04d", i), cfg: cfg, metrics: metrics, started: time.Now()}
 			if err := w.run(ctx, done); err != nil {
 				fail(fmt.Errorf("simulated worker %s: %w", w.id, err))
 			}
@@ -84,6 +86,7 @@ func Run(ctx context.Context, cfg Config, joined func()) error {
 type worker struct {
 	id       string
 	cfg      Config
+	metrics  *intake.Metrics // of all
 	started  time.Time
 	bus      *bus.Bus
 	intake   *intake.Intake
@@ -104,7 +107,7 @@ func (w *worker) run(ctx context.Context, joined func()) error {
 	}
 	w.intake, err = intake.New(ctx, w.bus, intake.Config{
 		Worker: w.id, Slots: w.cfg.Slots, Handle: w.handle, Idle: func(int) {},
-		Metrics: intake.NewMetrics(prometheus.NewRegistry(), w.cfg.Slots), Log: w.cfg.Log,
+		Metrics: w.metrics, Log: w.cfg.Log,
 	})
 	if err != nil {
 		return err
@@ -116,9 +119,6 @@ func (w *worker) run(ctx context.Context, joined func()) error {
 	defer service.Stop()
 	var beating sync.WaitGroup
 	defer beating.Wait()
-	if err := w.beat(ctx); err != nil {
-		return err
-	}
 	beating.Go(func() { w.heartbeats(ctx) })
 	joined()
 	return w.intake.Run(ctx, ctx)
@@ -206,11 +206,11 @@ func (w *worker) heartbeats(ctx context.Context) {
 	tick := time.NewTicker(protocol.HeartbeatInterval)
 	defer tick.Stop()
 	for {
+		if err := w.beat(ctx); err != nil && ctx.Err() == nil {
+			w.cfg.Log.Warn("write heartbeat", "worker", w.id, "error", err)
+		}
 		select {
 		case <-tick.C:
-			if err := w.beat(ctx); err != nil && ctx.Err() == nil {
-				w.cfg.Log.Warn("write heartbeat", "worker", w.id, "error", err)
-			}
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.Background(), protocol.HeartbeatInterval)
 			w.bus.Workers.Delete(last, w.id) // or it is forgotten in time

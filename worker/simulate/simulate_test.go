@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,10 +55,22 @@ func TestWorkers(t *testing.T) {
 	case err := <-ended:
 		t.Fatalf("ended before all had joined: %v", err)
 	}
-	keys, err := b.Workers.Keys(t.Context())
-	if err != nil || len(keys) != 3 {
-		t.Fatalf("heartbeats of %v: %v", keys, err)
+	var keys []string
+	watch, err := b.Workers.WatchAll(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
+	for len(keys) < 3 {
+		select {
+		case e := <-watch.Updates():
+			if e != nil && !slices.Contains(keys, e.Key()) {
+				keys = append(keys, e.Key())
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("heartbeats of %v", keys)
+		}
+	}
+	watch.Stop()
 	for i := range 12 {
 		id := fmt.Sprint("job", i)
 		job := protocol.Job{ID: id, Kind: protocol.Evaluate, Reply: protocol.ReplySubject("test", id), Enqueued: time.Now(), Deadline: time.Now().Add(time.Minute)}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -14,6 +15,7 @@ import (
 	"github.com/gradefleet/gradefleet/cli/internal/grade"
 	"github.com/gradefleet/gradefleet/cli/internal/growth"
 	"github.com/gradefleet/gradefleet/cli/internal/overload"
+	"github.com/gradefleet/gradefleet/cli/internal/show"
 	"github.com/gradefleet/gradefleet/cli/internal/up"
 	"github.com/gradefleet/gradefleet/shared/buildinfo"
 )
@@ -25,6 +27,8 @@ type commands struct {
 	Bench    bench.Config    `cmd:"" help:"Drive one or two servers and print throughput and latency."`
 	Growth   growth.Config   `cmd:"" hidden:"" help:"Measure what a fleet costs as it grows, with simulated workers."`
 	Overload overload.Config `cmd:"" help:"Send a fleet of its own several times what it can answer, and check that it holds."`
+	Workers  show.Workers    `cmd:"" help:"Show who is alive, their slots and isolation, and how long the queues are."`
+	Jobs     show.Jobs       `cmd:"" help:"Show asynchronous jobs and the queues, fetch a job's result, cancel a job."`
 	Version  struct{}        `cmd:"" help:"Print the version."`
 }
 
@@ -48,7 +52,8 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	switch command.Selected().Name {
+	name, _, _ := strings.Cut(command.Command(), " ")
+	switch name {
 	case "up":
 		return up.Run(ctx, c.Up, os.Stdout, os.Stderr)
 	case "grade":
@@ -59,6 +64,10 @@ func run(ctx context.Context, args []string) error {
 		return overload.Run(ctx, c.Overload, os.Stdout)
 	case "growth":
 		return growth.Run(ctx, c.Growth, os.Stdout, os.Stderr)
+	case "workers":
+		return c.Workers.Run(ctx, os.Stdout)
+	case "jobs":
+		return c.Jobs.Run(ctx, command.Command(), os.Stdout)
 	}
 	fmt.Println(buildinfo.Version())
 	return nil

@@ -36,6 +36,8 @@ type Config struct {
 	// Connections is how many idle connections are kept: the number of requests
 	// at a time. 0 means 1.
 	Connections int
+	// Key is the API key to send; "" for none.
+	Key string
 	// Timeout of one request, from its start to the end of its answer. 0: none.
 	Timeout time.Duration
 }
@@ -43,6 +45,7 @@ type Config struct {
 // Client talks to one server. It is safe for concurrent use.
 type Client struct {
 	base    string
+	key     string
 	timeout time.Duration
 	http    *http.Client
 	buffers sync.Pool // of *bytes.Buffer, for answers
@@ -71,6 +74,7 @@ func New(cfg Config) (*Client, error) {
 	transport.DialContext = dialer.DialContext
 	return &Client{
 		base:    base,
+		key:     cfg.Key,
 		timeout: cfg.Timeout,
 		http: &http.Client{
 			Transport: transport,
@@ -156,6 +160,16 @@ func (c *Client) ReadFile(ctx context.Context, session, path string) (string, er
 	return *r.Content, nil
 }
 
+// Get asks for what is at a path and decodes it into answer.
+func (c *Client) Get(ctx context.Context, op, path string, answer any) error {
+	return c.do(ctx, op, http.MethodGet, path, nil, answer)
+}
+
+// Delete deletes what is at a path and decodes the answer into answer.
+func (c *Client) Delete(ctx context.Context, op, path string, answer any) error {
+	return c.do(ctx, op, http.MethodDelete, path, nil, answer)
+}
+
 // decodeAnswer is lenient where the verdict doesn't depend on it: what a
 // submission returned is echoed in answers, in whatever state it was.
 var decodeAnswer = json.JoinOptions(jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
@@ -177,6 +191,9 @@ func (c *Client) do(ctx context.Context, op, method, path string, body []byte, a
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.key != "" {
+		req.Header.Set("X-API-Key", c.key)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -24,6 +24,7 @@ var rules = []struct {
 	{"worker/...", []string{module + "gateway", module + "cli", "github.com/gin-gonic", "github.com/nats-io/nats-server"}, "the worker knows nothing of HTTP requests, and NATS is embedded by the all-in-one command only"},
 	{"shared/...", []string{module + "gateway", module + "worker", module + "cli"}, "imports run one way"},
 	{"shared/protocol", []string{"github.com/", "golang.org/x/"}, "the wire format stands on the standard library"},
+	{"shared/kept", []string{"github.com/nats-io/nats-server"}, "embeddednats is the only importer of nats-server"},
 	{"shared/bus", []string{"github.com/nats-io/nats-server"}, "embeddednats is the only importer of nats-server"},
 	{"gateway/internal/placement", []string{"net", "github.com/nats-io", "github.com/gin-gonic"}, "placement is pure"},
 	{"gateway/internal/dispatch", []string{"github.com/gin-gonic"}, "gin is the api's"},

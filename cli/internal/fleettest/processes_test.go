@@ -3,6 +3,7 @@ package fleettest
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -28,6 +29,8 @@ type processes struct {
 	client  *http.Client
 	urls    []string
 	workers []*process
+	// gateways are in the order of urls.
+	gateways []*process
 }
 
 // process is one of them, with its log.
@@ -62,7 +65,7 @@ func newProcesses(t *testing.T, workers int) *processes {
 	p.start("nats-server", nil, "-c", conf)
 	for range 2 {
 		addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-		p.start("gateway", []string{"LISTEN=" + addr, "MONITOR=127.0.0.1:0"})
+		p.gateways = append(p.gateways, p.start("gateway", []string{"LISTEN=" + addr, "MONITOR=127.0.0.1:0"}))
 		p.urls = append(p.urls, "http://"+addr)
 	}
 	for i := range workers {
@@ -177,6 +180,95 @@ func TestKilledWorkerLosesNothing(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d of %d answers right, %v after the first was sent; a worker was killed at the 40th", right, jobs, time.Since(begun).Round(time.Millisecond))
+}
+
+// Asynchronous jobs and a request with an idempotency key are taken by a gateway
+// that is killed then, and so is a worker that had some of them.
+func TestKilledGatewayLosesNoJob(t *testing.T) {
+	p := newProcesses(t, 2)
+	f := &fleet{urls: p.urls, client: p.client}
+	const jobs = 60
+	var at []string
+	for i := range jobs {
+		at = append(at, f.async(t, submission(fmt.Sprint("s", i), "import time\ndef f(x):\n    time.sleep(0.05)\n    return x", "1")))
+	}
+	keyed := func(url string) (*http.Response, error) {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/evaluate_code",
+			strings.NewReader(submission("k", "import os, time\ndef f(x):\n    time.sleep(1)\n    print(os.urandom(8))\n    return x", "1")))
+		if err != nil {
+			return nil, err
+		}
+		r.Header.Set("Idempotency-Key", "k")
+		return p.client.Do(r)
+	}
+	cut := make(chan struct{})
+	go func() {
+		defer close(cut)
+		if resp, err := keyed(p.urls[0]); err == nil {
+			resp.Body.Close()
+		}
+	}()
+	time.Sleep(300 * time.Millisecond)
+	p.gateways[0].kill()
+	p.workers[0].Process.Kill()
+	<-cut
+	var first string
+	for range 2 {
+		resp, err := keyed(p.urls[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != 200 || first != "" && first != string(answer) {
+			t.Errorf("under the key: %d %s %v, before %s", resp.StatusCode, answer, err, first)
+		}
+		first = string(answer)
+	}
+	for _, path := range at {
+		resp, err := p.client.Get(p.urls[1] + path + "?wait=60")
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if !strings.Contains(string(answer), `"state":"done"`) || !strings.Contains(string(answer), `"status":200,"result":{"passed":true`) {
+			t.Errorf("%s: %d %s", path, resp.StatusCode, answer)
+		}
+	}
+}
+
+// A gateway that is told to stop ends a batch in order, and with success.
+func TestProcessesStopABatch(t *testing.T) {
+	p := newProcesses(t, 1)
+	f := &fleet{urls: p.urls, client: p.client}
+	stop := make(chan struct{})
+	go func() {
+		<-stop
+		p.gateways[0].Process.Signal(syscall.SIGTERM)
+	}()
+	right, sent := 0, 0
+	last := f.batch(t, p.urls[0], func(w io.Writer) {
+		for ; sent < 5000; sent++ {
+			if _, err := io.WriteString(w, submission("s", "def f(x): return x", "1")); err != nil {
+				return
+			}
+		}
+	}, func(l line) {
+		if right++; right == 50 {
+			close(stop)
+		}
+		if l.Status != 200 || !l.Result.Passed {
+			t.Errorf("line %+v", l)
+		}
+	})
+	if last.Done == nil || *last.Done || last.Count != right || right < 50 {
+		t.Errorf("last line %+v after %d answers", last, right)
+	}
+	<-p.gateways[0].done
+	if code := p.gateways[0].ProcessState.ExitCode(); code != 0 {
+		t.Errorf("the gateway ended with %d", code)
+	}
 }
 
 var verdicts = regexp.MustCompile(`"passed":(true|false)`)

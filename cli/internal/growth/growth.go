@@ -116,7 +116,10 @@ func measure(ctx context.Context, cfg Config, n int) (_ *size, err error) {
 	begun := time.Now()
 	slots := n * cfg.Slots
 	control, err := localfleet.Control(ctx, localfleet.ControlConfig{
-		Binaries: cfg.Binaries, QueueLimit: max(bus.DefaultQueueLimit, 4*slots), Servers: cfg.Servers,
+		Binaries: cfg.Binaries, Servers: cfg.Servers,
+		QueueLimit: max(bus.DefaultQueueLimit, 4*slots),
+		// One caller, which is this process, keeps all slots busy.
+		Env: []string{"GRADEFLEET_CALLER_INFLIGHT=-1"},
 	})
 	if err != nil {
 		return nil, err

@@ -60,7 +60,7 @@ type placement struct {
 	Each      spread  `json:"each_worker"`
 }
 
-// wait is time in the queue.
+// wait is time that answers took without the job itself, or a part of it.
 type wait struct {
 	Jobs int     `json:"jobs"`
 	P50  float64 `json:"p50_ms"`
@@ -68,23 +68,25 @@ type wait struct {
 	Max  float64 `json:"max_ms"`
 }
 
-func waitOf(s *seen) wait {
-	return wait{Jobs: len(s.waits), P50: quantileMS(s.waits, 0.5), P99: quantileMS(s.waits, 0.99), Max: quantileMS(s.waits, 1)}
+func waitOf(d []time.Duration) wait {
+	return wait{Jobs: len(d), P50: quantileMS(d, 0.5), P99: quantileMS(d, 0.99), Max: quantileMS(d, 1)}
 }
 
 // summary is of many jobs.
 type summary struct {
+	// Wait is what answers took beside their jobs, Queue the part of it from the
+	// gateway's publication to the start on a slot.
 	Wait      wait    `json:"wait"`
+	Queue     wait    `json:"queue"`
 	PerSecond float64 `json:"jobs_per_s"`
 	// SlotsBusy is the part of the slots' time that jobs took.
 	SlotsBusy float64 `json:"slots_busy"`
-	// Rest is what an answer took beside queue wait and job, in milliseconds.
-	RestP50 float64 `json:"rest_p50_ms"`
-	RestP99 float64 `json:"rest_p99_ms"`
-	Each    spread  `json:"each_worker"` // jobs
+	Each      spread  `json:"each_worker"` // jobs
 	// CPU of each part for a job, in microseconds.
 	CPU    map[string]float64 `json:"cpu_us_per_job"`
 	Failed int                `json:"failed"`
+	// Failure is one of the errors of those.
+	Failure string `json:"failure,omitempty"`
 }
 
 // spread is of a number that each worker has.
@@ -142,8 +144,8 @@ func (f *fleet) summary(ctx context.Context, got *seen, w *window) (summary, err
 		return summary{}, ctx.Err()
 	}
 	jobs, took := got.ended(w)
-	if jobs == 0 {
-		return summary{}, fmt.Errorf("no job was answered: %w", got.failure)
+	if len(got.waits) == 0 {
+		return summary{}, fmt.Errorf("no job was answered; one of the errors: %w", got.failure)
 	}
 	each := make([]float64, 0, f.workers)
 	for _, n := range got.jobs {
@@ -154,9 +156,12 @@ func (f *fleet) summary(ctx context.Context, got *seen, w *window) (summary, err
 	}
 	wall := w.to.Sub(w.from).Seconds()
 	s := summary{
-		Wait: waitOf(got), PerSecond: float64(jobs) / wall, SlotsBusy: took.Seconds() / wall / float64(f.slots),
-		RestP50: quantileMS(got.rest, 0.5), RestP99: quantileMS(got.rest, 0.99),
+		Wait: waitOf(got.waits), Queue: waitOf(got.queued),
+		PerSecond: float64(jobs) / wall, SlotsBusy: took.Seconds() / wall / float64(f.slots),
 		Each: spreadOf(each), CPU: map[string]float64{}, Failed: got.failed,
+	}
+	if got.failure != nil {
+		s.Failure = got.failure.Error()
 	}
 	for part := range w.after {
 		s.CPU[part] = perJob(w.after[part]-w.before[part], jobs)

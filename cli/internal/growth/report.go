@@ -1,6 +1,7 @@
 package growth
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -69,15 +70,15 @@ var table = []line{
 	{"steady: jobs", func(s *size) string { return fmt.Sprint(s.Steady.Wait.Jobs) }},
 	{"  jobs a second", number("%.0f", func(s *size) float64 { return s.Steady.PerSecond })},
 	{"  slots busy", number("%.2f", func(s *size) float64 { return s.Steady.SlotsBusy })},
-	{"  queue wait, p50 and p99 ms", waits(func(s *size) wait { return s.Steady.Wait })},
-	{"  rest of the answer's time, p50 and p99 ms", func(s *size) string { return fmt.Sprintf("%.1f, %.1f", s.Steady.RestP50, s.Steady.RestP99) }},
+	{"  waited beside the job, p50 and p99 ms", waits(func(s *size) wait { return s.Steady.Wait })},
+	{"  of that in NATS' queue, p50 and p99 ms", waits(func(s *size) wait { return s.Steady.Queue })},
 	{"  jobs a worker", each(func(s *size) spread { return s.Steady.Each })},
 	{"  CPU µs a job, gateway NATS workers", parts(func(s *size) map[string]float64 { return s.Steady.CPU })},
 	{"all busy: jobs", func(s *size) string { return fmt.Sprint(s.Busy.Wait.Jobs) }},
 	{"  jobs a second", number("%.0f", func(s *size) float64 { return s.Busy.PerSecond })},
 	{"  slots busy", number("%.2f", func(s *size) float64 { return s.Busy.SlotsBusy })},
-	{"  queue wait of who sends many, p50 and p99 ms", waits(func(s *size) wait { return s.FirstCaller })},
-	{"  queue wait of who sends few, p50 and p99 ms", waits(func(s *size) wait { return s.SecondCaller })},
+	{"  waited, who sends many, p50 and p99 ms", waits(func(s *size) wait { return s.FirstCaller })},
+	{"  waited, who sends few, p50 and p99 ms", waits(func(s *size) wait { return s.SecondCaller })},
 	{"  jobs a worker", each(func(s *size) spread { return s.Busy.Each })},
 	{"  CPU µs a job, gateway NATS workers", parts(func(s *size) map[string]float64 { return s.Busy.CPU })},
 	{"resident MB, gateway NATS workers", parts(func(s *size) map[string]float64 { return s.Resident })},
@@ -97,6 +98,11 @@ func printTable(out io.Writer, all []*size) error {
 			fmt.Fprintf(&b, " %16s", l.of(s))
 		}
 		b.WriteString("\n")
+	}
+	for _, s := range all {
+		if f := cmp.Or(s.Steady.Failure, s.Busy.Failure); f != "" {
+			fmt.Fprintf(&b, "%d workers: a request failed: %s\n", s.Workers, f)
+		}
 	}
 	_, err := io.WriteString(out, b.String())
 	return err

@@ -1,6 +1,7 @@
 package growth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,15 +33,15 @@ func lengthOf(mean time.Duration, rng *rand.Rand) time.Duration {
 // seen is what came back.
 type seen struct {
 	mu      sync.Mutex
-	waits   []time.Duration // queue wait
-	rest    []time.Duration // of the answer's time, what is neither wait nor job
+	waits   []time.Duration // an answer's time less its job's
+	queued  []time.Duration // of that, in NATS' queue
 	runs    []run
 	jobs    map[string]int // by worker
 	failed  int
 	failure error // one of them
 }
 
-// run is when a job held a slot.
+// run is when a job held a slot, to within what its answer took to come back.
 type run struct{ from, to time.Time }
 
 // window is the time in which jobs were sent. What an answer costs is counted
@@ -89,21 +90,27 @@ func (s *seen) add(a simulate.Answer, sent time.Time, err error) {
 		s.failure = err
 		return
 	}
-	wait, length := time.Duration(a.Wait)*time.Microsecond, time.Duration(a.Length)*time.Microsecond
-	s.waits = append(s.waits, wait)
-	s.rest = append(s.rest, max(took-wait-length, 0))
-	s.runs = append(s.runs, run{sent.Add(wait), sent.Add(wait + length)})
+	length := time.Duration(a.Length) * time.Microsecond
+	s.waits = append(s.waits, max(took-length, 0))
+	s.queued = append(s.queued, time.Duration(a.Wait)*time.Microsecond)
+	now := sent.Add(took)
+	s.runs = append(s.runs, run{now.Add(-length), now})
 	s.jobs[a.Worker]++
 }
 
 // ask sends a job and takes its answer in.
-func (s *seen) ask(ctx context.Context, c *client, length time.Duration) {
+func (s *seen) ask(ctx context.Context, c *client, length time.Duration) error {
 	begun := time.Now()
 	a, err := c.job(ctx, length)
 	if ctx.Err() == nil {
 		s.add(a, begun, err)
 	}
+	return err
 }
+
+// failedPause is how long a client waits after an error, so that a fleet which
+// refuses is not asked thousands of times a second.
+const failedPause = 200 * time.Millisecond
 
 // work has the fleet do jobs, at a steady rate and with all slots busy.
 func (s *size) work(ctx context.Context, f *fleet, cfg Config) error {
@@ -124,17 +131,17 @@ func (s *size) work(ctx context.Context, f *fleet, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	s.FirstCaller, s.SecondCaller = waitOf(first), waitOf(second)
+	s.FirstCaller, s.SecondCaller = waitOf(first.waits), waitOf(second.waits)
 	first.merge(second)
 	s.Busy, err = f.summary(ctx, first, w)
 	return err
 }
 
 func (s *seen) merge(o *seen) {
-	s.waits, s.rest = append(s.waits, o.waits...), append(s.rest, o.rest...)
+	s.waits, s.queued = append(s.waits, o.waits...), append(s.queued, o.queued...)
 	s.runs = append(s.runs, o.runs...)
 	s.failed += o.failed
-	s.failure = errors.Join(s.failure, o.failure)
+	s.failure = cmp.Or(s.failure, o.failure)
 	for w, n := range o.jobs {
 		s.jobs[w] += n
 	}
@@ -208,7 +215,9 @@ func busy(ctx context.Context, f *fleet, jobs int, mean time.Duration) (first, s
 			to.Go(func() {
 				rng := rand.New(rand.NewPCG(seed, uint64(i)))
 				for ctx.Err() == nil && next() {
-					got.ask(ctx, c, lengthOf(mean, rng))
+					if got.ask(ctx, c, lengthOf(mean, rng)) != nil {
+						time.Sleep(failedPause)
+					}
 				}
 			})
 		}

@@ -76,15 +76,55 @@ func (f *Fleet) learn(ctx context.Context) error {
 			f.baseline.found[r.slot] = r.found
 		}
 	}
+	for tries := 0; f.spawners() < Slots; tries++ {
+		if tries == 50 {
+			return fmt.Errorf("%d of %d slots have a spawner after %d rounds of commands", f.spawners(), Slots, tries)
+		}
+		if fault := f.commands(ctx); fault != "" {
+			return fmt.Errorf("before any attack: %s", fault)
+		}
+	}
 	f.baseline.host = f.fingerprint()
 	f.baseline.tree = -1
 	f.settle(func() bool { // the spare children may still be on their way
 		n := len(f.tree())
 		same := n == f.baseline.tree
 		f.baseline.tree = n
-		return same && n >= 2*Slots
+		return same && n >= 3*Slots
 	})
 	return nil
+}
+
+// spawners counts the processes that commands are started by: a slot gets its own
+// with its first command, and anew with the first after it was lost.
+func (f *Fleet) spawners() int {
+	n := 0
+	for _, p := range f.tree() {
+		if strings.Contains(fmt.Sprint(p), ": /proc/self/exe gradefleet-spawner ") {
+			n++
+		}
+	}
+	return n
+}
+
+// commands sends an ordinary command for each slot at once, of a session each.
+func (f *Fleet) commands(ctx context.Context) (fault string) {
+	faults := make([]string, Slots)
+	var all sync.WaitGroup
+	for i := range Slots {
+		all.Go(func() {
+			session := fmt.Sprintf("patron-%d", i)
+			status, body, err := f.do(ctx, "POST", "/write_file", map[string]string{"id": session, "rel_path": "file", "content": "mine"})
+			if err == nil && status == 200 {
+				status, body, err = f.do(ctx, "POST", "/run", map[string]string{"id": session, "cmd": "cat file; sleep 0.05"})
+			}
+			if err != nil || status != 200 || !strings.Contains(string(body), `"stdout":"mine"`) {
+				faults[i] = fmt.Sprintf("an ordinary command was answered %d %.300s %v", status, body, err)
+			}
+		})
+	}
+	all.Wait()
+	return strings.Join(faults, "")
 }
 
 // graded is what came of one ordinary submission.
@@ -176,6 +216,12 @@ func (a *Attempt) aftermath() time.Duration {
 		return took
 	}
 	a.workerLives()
+	// An attack may have cost a slot its spawner, which it gets anew.
+	for tries := 0; tries == 0 || tries < 5 && f.spawners() < Slots; tries++ {
+		if fault := f.commands(a.ctx); fault != "" {
+			a.Through("afterwards: %s", fault)
+		}
+	}
 	f.settle(func() bool { return len(f.strays()) == 0 && len(f.tree()) == f.baseline.tree })
 	for _, p := range f.strays() {
 		a.Through("a process of the attack is left: %s", p)

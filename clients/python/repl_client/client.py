@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
+import time
 import uuid
 from types import TracebackType
 from typing import (
@@ -11,20 +13,24 @@ from typing import (
     AsyncGenerator,
     Dict,
     Iterable,
+    Iterator,
     Literal,
     Mapping,
     Optional,
     Sequence,
+    Tuple,
     Type,
     TypeVar,
     Union,
     overload,
 )
+from urllib.parse import quote
 
 import httpx
 
+from .batch import MOST_LINES, grade_batches
 from .errors import ReplServerError
-from .exchange import BUSY, AnswerT, Exchange, misshapen, parse
+from .exchange import BUSY, BUSY_OR_AWAY, AnswerT, Exchange, encode, misshapen, parse
 from .inorder import in_order
 from .models import (
     DeleteFileResponse,
@@ -33,6 +39,7 @@ from .models import (
     EvaluateRequest,
     ForkSessionResponse,
     Isolation,
+    JobResponse,
     LimitsLike,
     ReadFileResponse,
     RenameFileResponse,
@@ -45,6 +52,9 @@ from .models import (
 _SIMPLE_SECONDS = 10.0
 _RUN_SECONDS = 45.0  # a command may take 30
 _EVALUATE_SECONDS = 180.0  # cases may be many, and a queue before them
+
+# How long one request waits for a job's end, in seconds.
+_POLL_SECONDS = 30
 
 _Client = TypeVar("_Client", bound="ReplClient")
 
@@ -69,6 +79,7 @@ class ReplClient:
         *,
         retries: int = 0,
         max_connections: int = 100,
+        api_key: Optional[str] = None,
     ) -> None:
         """
         Args:
@@ -84,13 +95,14 @@ class ReplClient:
                 have run. Nothing is sent again after any other error.
             max_connections: the most connections at a time; a call beyond
                 them waits its turn, within its timeout.
+            api_key: sent with every call, if the server asks for one.
         """
         if retries < 0:
             raise ValueError(f"retries: want 0 or more, got {retries}")
         if max_connections < 1:
             raise ValueError(f"max_connections: want 1 or more, got {max_connections}")
         self._timeout = timeout
-        self._exchange = Exchange(base_url, retries, max_connections)
+        self._exchange = Exchange(base_url, retries, max_connections, api_key)
 
     async def __aenter__(self: _Client) -> _Client:
         return self
@@ -190,6 +202,7 @@ class ReplClient:
         timeout: Optional[float] = None,
         limits: Optional[LimitsLike] = None,
         request_id: Optional[str] = None,
+        idempotency_key: Optional[str] = None,
     ) -> ScriptResponse:
         """Run a shell command in a session's directory.
 
@@ -202,18 +215,19 @@ class ReplClient:
                 45 if it has none.
             limits: ``wall_s``, the seconds that the command may take.
             request_id: an id of your own that the server's log will show.
+            idempotency_key: a name of your own for this very call: however often
+                it is made, the command runs once, and its answer is kept for a
+                time. With it the call is also sent again after a 503.
         """
-        body: Dict[str, Any] = {"id": id, "cmd": cmd}
-        if limits is not None:
-            body["limits"] = limits_payload(limits)
         answer = await self._exchange.send(
             "run",
             "POST",
             "/run",
             self._seconds(timeout, _RUN_SECONDS),
-            body=body,
+            body=_run_body(id, cmd, limits),
             request_id=request_id,
-            again=BUSY,
+            again=BUSY if idempotency_key is None else BUSY_OR_AWAY,
+            extra=_key_header(idempotency_key),
         )
         return parse("run", answer, ScriptResponse)
 
@@ -229,6 +243,7 @@ class ReplClient:
         isolation: Optional[Isolation] = None,
         stop_on_failure: Optional[bool] = None,
         request_id: Optional[str] = None,
+        idempotency_key: Optional[str] = None,
     ) -> EvaluateCodeResponse:
         """Grade code against cases.
 
@@ -251,27 +266,16 @@ class ReplClient:
                 those that did not pass.
             stop_on_failure: skip the cases after the first that does not pass.
             request_id: an id of your own that the server's log will show.
+            idempotency_key: as for ``run``.
         """
-        body: Dict[str, Any] = {
-            "id": id,
-            "code": code,
-            "entry_point": entry_point,
-            # What is no mapping goes as it is: the server says what is wrong with it.
-            "io_cases": [dict(case) if isinstance(case, Mapping) else case for case in io_cases],
-        }
-        if limits is not None:
-            body["limits"] = limits_payload(limits)
-        if isolation is not None:
-            body["isolation"] = isolation
-        if stop_on_failure is not None:
-            body["stop_on_failure"] = stop_on_failure
         answer = await self._exchange.send(
             "evaluate_code",
             "POST",
             "/evaluate_code",
             self._seconds(timeout, _EVALUATE_SECONDS),
-            body=body,
+            body=_evaluate_body(id, code, entry_point, io_cases, limits, isolation, stop_on_failure),
             request_id=request_id,
+            extra=_key_header(idempotency_key),
         )
         result = parse("evaluate_code", answer, EvaluateCodeResponse)
         for number, case in enumerate(result.case_results):
@@ -330,6 +334,125 @@ class ReplClient:
 
         return in_order(requests, grade, concurrency)
 
+    async def evaluate_batch(
+        self,
+        requests: Iterable[EvaluateRequest],
+        *,
+        lines: int = 200,
+        connections: int = 2,
+        timeout: Optional[float] = None,
+    ) -> AsyncGenerator[Tuple[int, Union[EvaluateCodeResponse, ReplServerError]], None]:
+        """Grade many submissions over few connections; yields the number of each
+        request, from 0, and its result or its error, as they come.
+
+        The requests are those of ``evaluate_many`` (``timeout`` and ``request_id``
+        in them count for nothing) and are read as they are needed. They go behind
+        calls that somebody waits for. What a connection that breaks leaves
+        unanswered is sent again.
+
+        Args:
+            lines: how many go with one request of the connection; a server takes
+                in 256 at a time.
+            connections: how many such requests are under way at a time.
+            timeout: seconds that the next result of a connection may take; None
+                means the client's, 180 if it has none.
+        """
+        if not 1 <= lines <= MOST_LINES:
+            raise ValueError(f"lines: want 1 to {MOST_LINES}, got {lines}")
+        if connections < 1:
+            raise ValueError(f"connections: want 1 or more, got {connections}")
+        seconds = self._seconds(timeout, _EVALUATE_SECONDS)
+
+        def encoded() -> Iterator[bytes]:
+            for request in requests:
+                given: Dict[str, Any] = {"id": str(uuid.uuid4()), **request}
+                given.pop("timeout", None)
+                given.pop("request_id", None)
+                yield encode(_evaluate_body(**given))
+
+        results = grade_batches(self._exchange, encoded(), lines, connections, seconds)
+        try:
+            async for result in results:
+                yield result
+        finally:
+            await results.aclose()
+
+    # --- asynchronous jobs
+
+    async def submit_evaluate(
+        self,
+        id: str,
+        code: str,
+        entry_point: str,
+        io_cases: Sequence[Mapping[str, object]],
+        *,
+        limits: Optional[LimitsLike] = None,
+        isolation: Optional[Isolation] = None,
+        stop_on_failure: Optional[bool] = None,
+        idempotency_key: Optional[str] = None,
+        webhook_url: Optional[str] = None,
+    ) -> JobResponse:
+        """Have code graded later: returns at once, with the job's ``job_id``.
+
+        Args:
+            webhook_url: a URL that is told of the end, if the server permits it.
+        """
+        body = _evaluate_body(id, code, entry_point, io_cases, limits, isolation, stop_on_failure)
+        return await self._submit("/evaluate_code", body, idempotency_key, webhook_url)
+
+    async def submit_run(
+        self,
+        id: str,
+        cmd: str,
+        *,
+        limits: Optional[LimitsLike] = None,
+        idempotency_key: Optional[str] = None,
+        webhook_url: Optional[str] = None,
+    ) -> JobResponse:
+        """Have a command run later: returns at once, with the job's ``job_id``."""
+        return await self._submit("/run", _run_body(id, cmd, limits), idempotency_key, webhook_url)
+
+    async def job(self, job_id: str, *, wait: int = 0) -> JobResponse:
+        """How far a job is. It waits up to ``wait`` seconds, 60 at most, for the
+        job's end. ``status_code`` 404 says that there is none, or not any more."""
+        answer = await self._exchange.send(
+            "job",
+            "GET",
+            "/jobs/" + quote(job_id, safe=""),
+            self._seconds(None, _SIMPLE_SECONDS) + wait,
+            query={"wait": str(wait)},
+        )
+        return parse("job", answer, JobResponse)
+
+    async def wait_for_job(self, job_id: str, timeout: float = math.inf) -> JobResponse:
+        """Wait until a job has ended; a ReplServerError with ``status_code`` 408
+        if that takes longer than timeout, in seconds."""
+        until = time.monotonic() + timeout
+        while True:
+            left = until - time.monotonic()
+            job = await self.job(job_id, wait=max(0, min(_POLL_SECONDS, math.ceil(left) if left < _POLL_SECONDS else _POLL_SECONDS)))
+            if job.ended:
+                return job
+            if time.monotonic() >= until:
+                raise ReplServerError(f"wait_for_job: the job is {job.state} after {timeout:g} s", 408, "the client gave up")
+
+    async def cancel_job(self, job_id: str) -> JobResponse:
+        """Cancel a job that is queued or runs; ``status_code`` 409 says that it is done."""
+        path = "/jobs/" + quote(job_id, safe="")
+        answer = await self._exchange.send("cancel_job", "DELETE", path, self._seconds(None, _SIMPLE_SECONDS))
+        return parse("cancel_job", answer, JobResponse)
+
+    async def _submit(
+        self, path: str, body: Mapping[str, Any], key: Optional[str], webhook: Optional[str]
+    ) -> JobResponse:
+        headers = {"Prefer": "respond-async", **_key_header(key)}
+        if webhook is not None:
+            headers["X-Webhook-URL"] = webhook
+        seconds = self._seconds(None, _SIMPLE_SECONDS)
+        again = BUSY if key is None else BUSY_OR_AWAY
+        answer = await self._exchange.send("submit", "POST", path, seconds, body=body, again=again, extra=headers, good=202)
+        return parse("submit", answer, JobResponse)
+
     async def _post(self, name: str, model: Type[AnswerT], body: Mapping[str, str]) -> AnswerT:
         """A simple call, whose path is its name."""
         seconds = self._seconds(None, _SIMPLE_SECONDS)
@@ -344,3 +467,39 @@ class ReplClient:
         if call is not None:
             return call
         return default if self._timeout is None else self._timeout
+
+
+def _run_body(id: str, cmd: str, limits: Optional[LimitsLike]) -> Dict[str, Any]:
+    body: Dict[str, Any] = {"id": id, "cmd": cmd}
+    if limits is not None:
+        body["limits"] = limits_payload(limits)
+    return body
+
+
+def _evaluate_body(
+    id: str,
+    code: str,
+    entry_point: str,
+    io_cases: Sequence[Mapping[str, object]],
+    limits: Optional[LimitsLike] = None,
+    isolation: Optional[Isolation] = None,
+    stop_on_failure: Optional[bool] = None,
+) -> Dict[str, Any]:
+    body: Dict[str, Any] = {
+        "id": id,
+        "code": code,
+        "entry_point": entry_point,
+        # What is no mapping goes as it is: the server says what is wrong with it.
+        "io_cases": [dict(case) if isinstance(case, Mapping) else case for case in io_cases],
+    }
+    if limits is not None:
+        body["limits"] = limits_payload(limits)
+    if isolation is not None:
+        body["isolation"] = isolation
+    if stop_on_failure is not None:
+        body["stop_on_failure"] = stop_on_failure
+    return body
+
+
+def _key_header(key: Optional[str]) -> Dict[str, str]:
+    return {} if key is None else {"Idempotency-Key": key}

@@ -9,7 +9,7 @@ import math
 import time
 from asyncio import sleep
 from email.utils import parsedate_to_datetime
-from typing import Any, Container, Mapping, Optional, Type, TypeVar
+from typing import Any, AsyncIterator, Container, Mapping, Optional, Type, TypeVar
 
 import httpx
 
@@ -41,10 +41,11 @@ _EXCERPT = 500
 class Exchange:
     """The connections to one server. At home in one event loop."""
 
-    def __init__(self, base_url: str, retries: int, max_connections: int) -> None:
+    def __init__(self, base_url: str, retries: int, max_connections: int, api_key: Optional[str] = None) -> None:
         self._retries = retries
         self._http = httpx.AsyncClient(
             base_url=base_url,
+            headers={} if api_key is None else {"X-API-Key": api_key},
             limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
         )
 
@@ -63,8 +64,10 @@ class Exchange:
         query: Optional[Mapping[str, str]] = None,
         request_id: Optional[str] = None,
         again: Container[int] = BUSY_OR_AWAY,
+        extra: Optional[Mapping[str, str]] = None,
+        good: int = 200,
     ) -> httpx.Response:
-        """Send a request; its answer is a 200.
+        """Send a request, with extra headers; its answer is a 200, or what good says.
 
         name is the call's, for errors. seconds is how long each try may wait
         for a connection and then for the answer. again are the statuses after
@@ -74,10 +77,10 @@ class Exchange:
         Raises ReplServerError, and ValueError or TypeError for a body that is
         no JSON.
         """
-        headers = {}
+        headers = dict(extra or {})
         content = None
         if body is not None:
-            content = _encode(body)
+            content = encode(body)
             headers["Content-Type"] = "application/json"
         if request_id is not None:
             headers["X-Request-ID"] = request_id
@@ -96,7 +99,7 @@ class Exchange:
             except httpx.HTTPError as err:
                 text = str(err) or type(err).__name__
                 raise ReplServerError(f"{name}: no answer: {text}", None, text) from err
-            if response.status_code == 200:
+            if response.status_code == good:
                 return response
             error = _refusal(name, response)
             wait = error.retry_after
@@ -104,6 +107,32 @@ class Exchange:
                 raise error
             await sleep(wait)
         raise AssertionError("the last try returns or raises")
+
+    async def lines(self, name: str, path: str, seconds: float, body: bytes) -> AsyncIterator[Any]:
+        """Post lines of JSON; yields the lines of the answer as they come.
+
+        seconds is how long each of them may take. Raises ReplServerError as send
+        does; what came before counts.
+        """
+        patience = None if math.isinf(seconds) else seconds
+        timeout = httpx.Timeout(patience, connect=min(seconds, CONNECT_SECONDS))
+        headers = {"Content-Type": "application/x-ndjson"}
+        try:
+            async with self._http.stream("POST", path, content=body, headers=headers, timeout=timeout) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    raise _refusal(name, response)
+                async for line in response.aiter_lines():
+                    if line.strip():
+                        try:
+                            yield json.loads(line)
+                        except (ValueError, RecursionError) as err:
+                            raise misshapen(name, response, f"a line is no JSON: {err}") from err
+        except httpx.TimeoutException as err:
+            raise ReplServerError(f"{name}: no line within {seconds:g} s", 408, f"{type(err).__name__}: the client gave up") from err
+        except httpx.HTTPError as err:
+            text = str(err) or type(err).__name__
+            raise ReplServerError(f"{name}: no answer: {text}", None, text) from err
 
 
 def parse(name: str, response: httpx.Response, model: Type[AnswerT]) -> AnswerT:
@@ -127,7 +156,7 @@ def misshapen(name: str, response: httpx.Response, why: str) -> ReplServerError:
     )
 
 
-def _encode(body: Mapping[str, Any]) -> bytes:
+def encode(body: Mapping[str, Any]) -> bytes:
     # Text outside ASCII goes as UTF-8, at half the size of escapes; only half
     # a surrogate pair has no UTF-8 and must be escaped.
     try:

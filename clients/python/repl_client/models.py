@@ -178,6 +178,32 @@ class EvaluateCodeResponse(Answer):
     error: Optional[_Text] = None
 
 
+class JobResponse(Answer):
+    """How far an asynchronous job is."""
+
+    job_id: _Text
+    #: "queued", "running", "done" or "cancelled".
+    state: _Text
+    #: "evaluate" or "run".
+    kind: Optional[_Text] = None
+    session: Optional[_Text] = None
+    #: When it was queued, and when it is given up if it is still: RFC 3339.
+    created: Optional[_Text] = None
+    deadline: Optional[_Text] = None
+    #: Where it runs or ran, and since when.
+    worker: Optional[_Text] = None
+    since: Optional[_Text] = None
+    finished: Optional[_Text] = None
+    #: The status and the JSON that the plain call would have been answered with.
+    status: Optional[int] = None
+    result: Any = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it never changes again."""
+        return self.state in ("done", "cancelled")
+
+
 class ForkSessionResponse(Answer):
     """A session was copied."""
 

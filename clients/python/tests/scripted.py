@@ -122,6 +122,7 @@ class Server:
 
             do_GET = answer
             do_POST = answer
+            do_DELETE = answer
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

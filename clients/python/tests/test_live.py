@@ -159,3 +159,32 @@ def test_errors(fleet: str) -> None:
         assert (missing.status_code, missing.details) == (404, "File does not exist")
 
     live(fleet, body)
+
+
+def test_batch(fleet: str) -> None:
+    async def body(client: ReplClient) -> None:
+        requests: List[EvaluateRequest] = [
+            {"code": ADD, "entry_point": "add", "io_cases": [{"input": f"a={n}, b=1", "output": str(n + 1 + n % 3 // 2)}]}
+            for n in range(300)
+        ]
+        seen = {number: result async for number, result in client.evaluate_batch(requests, lines=100)}
+        assert sorted(seen) == list(range(300))
+        assert [seen[n].passed for n in range(300)] == [n % 3 != 2 for n in range(300)]  # type: ignore[union-attr]
+
+    live(fleet, body)
+
+
+def test_jobs(fleet: str) -> None:
+    async def body(client: ReplClient) -> None:
+        job = await client.submit_evaluate(str(uuid.uuid4()), ADD, "add", [{"input": "a=1, b=2", "output": "3"}])
+        job = await client.wait_for_job(job.job_id, 60)
+        assert (job.state, job.status, job.result["passed"]) == ("done", 200, True)
+        assert (await refused(client.cancel_job(job.job_id))).status_code == 409
+        assert (await refused(client.job("0123"))).status_code == 404
+
+        id, key = await client.create_session(), str(uuid.uuid4())
+        first = await client.run(id, "date +%N", idempotency_key=key)
+        assert (await client.run(id, "date +%N", idempotency_key=key)).stdout == first.stdout
+        assert (await refused(client.run(id, "date", idempotency_key=key))).status_code == 422
+
+    live(fleet, body)

@@ -185,7 +185,7 @@ func TestReferences(t *testing.T) {
 	})
 }
 
-// KEDA looks at the queue that the code uses.
+// KEDA looks at the queues that the code uses.
 func TestScaledByTheQueue(t *testing.T) {
 	source, err := os.ReadFile("../../../shared/protocol/names.go")
 	if err != nil {
@@ -199,9 +199,15 @@ func TestScaledByTheQueue(t *testing.T) {
 		return string(found[1])
 	}
 	each(t, func(t *testing.T, m *manifests) {
-		trigger := m.scaled["gradefleet-workers/worker"].Spec.Triggers[0]
-		if trigger.Type != "nats-jetstream" || trigger.Metadata["stream"] != constant("JobsStream") || trigger.Metadata["consumer"] != constant("EvaluateConsumer") {
-			t.Errorf("the trigger is %s of %v", trigger.Type, trigger.Metadata)
+		triggers := m.scaled["gradefleet-workers/worker"].Spec.Triggers
+		consumers := []string{constant("EvaluateConsumer"), constant("BulkConsumer")}
+		if len(triggers) != len(consumers) {
+			t.Fatalf("%d triggers, want one for each of %v", len(triggers), consumers)
+		}
+		for i, trigger := range triggers {
+			if trigger.Type != "nats-jetstream" || trigger.Metadata["stream"] != constant("JobsStream") || trigger.Metadata["consumer"] != consumers[i] {
+				t.Errorf("trigger %d is %s of %v", i, trigger.Type, trigger.Metadata)
+			}
 		}
 	})
 }

@@ -23,7 +23,9 @@ func (d Dispatcher) Do(ctx context.Context, job dispatch.Job) (protocol.Result, 
 	}
 	queue := job.Queue()
 	if err := d.Gate.Enter(ctx, job.Caller, queue, class); err != nil {
-		return protocol.Result{}, waited(err)
+		err = waited(err)
+		d.Ended(job.Kind, err)
+		return protocol.Result{}, err
 	}
 	defer d.Gate.Leave(queue)
 	return d.Dispatcher.Do(ctx, job)

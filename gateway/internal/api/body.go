@@ -51,9 +51,7 @@ func (a *api) readBody(c *gin.Context) (*body, error) {
 		b.bytes = resize(from, int(declared))
 		_, err = io.ReadFull(c.Request.Body, b.bytes)
 	} else {
-		if b.bytes, err = readChunks(from, c.Request.Body, limit); err == nil {
-			err = hold(c, int64(len(b.bytes)))
-		}
+		b.bytes, err = readChunks(from, c.Request.Body, limit, func(more int64) error { return hold(c, more) })
 	}
 	if err != nil {
 		b.release()
@@ -72,12 +70,19 @@ func resize(b *[]byte, n int) []byte {
 	return *b
 }
 
-// readChunks reads a body of unknown length, up to limit.
-func readChunks(b *[]byte, r io.Reader, limit int64) ([]byte, error) {
+// readChunks reads a body of unknown length, up to limit. hold is told of memory
+// as it is taken, and may refuse.
+func readChunks(b *[]byte, r io.Reader, limit int64, hold func(more int64) error) ([]byte, error) {
 	*b = (*b)[:0]
-	for {
+	for held := 0; ; {
 		if len(*b) == cap(*b) {
 			*b = append(*b, 0)[:len(*b)] // grows as append likes
+		}
+		if more := cap(*b) - held; more > 0 {
+			if err := hold(int64(more)); err != nil {
+				return nil, err
+			}
+			held = cap(*b)
 		}
 		n, err := r.Read((*b)[len(*b):cap(*b)])
 		*b = (*b)[:len(*b)+n]

@@ -269,6 +269,9 @@ func (b *batch) answer(ctx context.Context, index int, text []byte, tooLong int6
 		timer := time.NewTimer(wait/2 + rand.N(wait/2))
 		select {
 		case <-timer.C:
+		case <-b.Stop: // elsewhere it may do better
+			timer.Stop()
+			return refusal(index, ref, f.Status, f.Detail)
 		case <-ctx.Done():
 			timer.Stop()
 			return refusal(index, ref, f.Status, f.Detail)
@@ -330,7 +333,7 @@ func readLine(in *bufio.Reader, limit int64) (line []byte, tooLong int64, err er
 			line = append(line, part...)
 		}
 		if !errors.Is(err, bufio.ErrBufferFull) {
-			return line, tooLong, err
+			return bytes.TrimRight(line, "\r\n"), tooLong, err
 		}
 	}
 }

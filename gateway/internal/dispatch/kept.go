@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,6 +20,8 @@ const (
 	// storeTries is how often its publication is tried; JetStream drops the
 	// second of two that both arrived, by their message id.
 	storeTries = 3
+	// findTimeout bounds the search through one queue.
+	findTimeout = 30 * time.Second
 )
 
 // ErrUnknown is in the chain of Store's error if the job may be queued all the same.
@@ -58,4 +61,34 @@ func (d *Dispatcher) Store(ctx context.Context, job Job, record protocol.Kept, m
 // Cancel tells the worker that has a job, if one has, that nobody wants it.
 func (d *Dispatcher) Cancel(job string) error {
 	return d.cfg.NC.Publish(protocol.CancelSubject(job), nil)
+}
+
+// Find returns the body of a kept job that is in the queue of a worker, and its
+// place in the stream; false if it isn't there.
+func (d *Dispatcher) Find(ctx context.Context, worker, job string) (body []byte, sequence uint64, ok bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, findTimeout)
+	defer cancel()
+	for next := uint64(1); ; {
+		m, err := d.cfg.Jobs.GetMsg(ctx, next, jetstream.WithGetMsgSubject(protocol.WorkerQueue(worker)))
+		switch {
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+			return nil, 0, false, nil
+		case err != nil:
+			return nil, 0, false, fmt.Errorf("look for job %s in the queue of worker %s: %w", job, worker, err)
+		case m.Header.Get(protocol.HeaderJob) == job:
+			return m.Data, m.Sequence, true, nil
+		}
+		next = m.Sequence + 1
+	}
+}
+
+// Remove takes a message out of the stream, if it is there still.
+func (d *Dispatcher) Remove(ctx context.Context, sequence uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	err := d.cfg.Jobs.DeleteMsg(ctx, sequence)
+	if errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
+		return nil
+	}
+	return err
 }

@@ -69,6 +69,9 @@ func register(reg prometheus.Registerer, jobs jetstream.Stream) (*metrics, error
 	return m, nil
 }
 
+// Ended counts a job that ended before it was published.
+func (d *Dispatcher) Ended(kind protocol.Kind, err error) { d.metrics.ended(kind, err, 0) }
+
 func (m *metrics) ended(kind protocol.Kind, err error, took time.Duration) {
 	outcome := failed
 	var f *fault.Error

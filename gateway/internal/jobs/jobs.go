@@ -77,7 +77,7 @@ type Records interface {
 	Create(ctx context.Context, k protocol.Kept) (kept.Record, error)
 	Get(ctx context.Context, job string) (kept.Record, error)
 	Put(ctx context.Context, r kept.Record) (kept.Record, error)
-	Finish(ctx context.Context, r kept.Record, result protocol.Result, ran bool) error
+	FinishUnchanged(ctx context.Context, r kept.Record, result protocol.Result, ran bool) error
 	Cancel(ctx context.Context, job string) (kept.Record, error)
 	Expire(ctx context.Context, job string, now time.Time) (kept.Record, error)
 	Each(ctx context.Context, yield func(kept.Record) bool) error
@@ -92,6 +92,8 @@ type Router interface {
 type Dispatcher interface {
 	Store(ctx context.Context, job dispatch.Job, record protocol.Kept, messageID string) error
 	Cancel(job string) error
+	Find(ctx context.Context, worker, job string) (body []byte, sequence uint64, ok bool, err error)
+	Remove(ctx context.Context, sequence uint64) error
 }
 
 // Config of a service.
@@ -235,7 +237,7 @@ func (s *Service) publish(ctx context.Context, job dispatch.Job, r kept.Record) 
 	case !errors.Is(err, dispatch.ErrUnknown):
 		f := fault.Of(err)
 		r.Webhook = "" // the caller is being told
-		if endErr := s.cfg.Records.Finish(undo, r, protocol.Result{Status: f.Status, Body: protocol.ErrorBody(f.Detail)}, false); endErr != nil {
+		if endErr := s.cfg.Records.FinishUnchanged(undo, r, protocol.Result{Status: f.Status, Body: protocol.ErrorBody(f.Detail)}, false); endErr != nil {
 			s.cfg.Log.Warn("record of a job that was not queued is left", "job", r.Job, "error", endErr)
 		}
 	case r.Digest == "":

@@ -2,11 +2,13 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"time"
 
+	"github.com/gradefleet/gradefleet/gateway/internal/dispatch"
 	"github.com/gradefleet/gradefleet/shared/kept"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
@@ -96,13 +98,64 @@ func (s *Service) sweep(ctx context.Context) (again bool, err error) {
 				continue
 			}
 		}
+		if result.Status == http.StatusServiceUnavailable {
+			moved, err := s.move(ctx, r)
+			if err != nil {
+				return true, fmt.Errorf("move job %s: %w", r.Job, err)
+			}
+			if moved {
+				continue
+			}
+		}
 		ran := r.Kind == protocol.Run && r.State == protocol.KeptRunning
-		if err := s.cfg.Records.Finish(ctx, r, *result, ran); err != nil {
+		if err := s.cfg.Records.FinishUnchanged(ctx, r, *result, ran); err != nil {
 			return again, fmt.Errorf("end job %s: %w", r.Job, err)
 		}
 		s.cfg.Log.Warn("job ended that its worker will not end", "job", r.Job, "worker", worker(r), "status", result.Status)
 	}
 	return again, nil
+}
+
+// move queues a job that was lost with its worker, and was not begun or may begin
+// again, at the worker that has its session now; false if none has.
+func (s *Service) move(ctx context.Context, r kept.Record) (bool, error) {
+	to, epoch, err := s.cfg.Router.Locate(ctx, r.Kind, r.Session)
+	if err != nil || to == r.Owner {
+		return false, nil // the session is where it was, or nowhere
+	}
+	body, sequence, ok, err := s.cfg.Dispatcher.Find(ctx, r.Owner, r.Job)
+	if err != nil || !ok {
+		return false, err
+	}
+	begun, lost := r.State == protocol.KeptRunning, worker(r)
+	r.State, r.Owner, r.Worker, r.Since, r.Ran = protocol.KeptQueued, to, "", time.Time{}, false
+	r.Attempt++
+	put := func() error {
+		_, err := s.cfg.Records.Put(ctx, r)
+		return err
+	}
+	steps := []func() error{
+		func() error {
+			return s.cfg.Dispatcher.Store(ctx, dispatch.Job{
+				Kind: r.Kind, RequestID: r.RequestID, Session: r.Session, Worker: to, Epoch: epoch, Bulk: true, Caller: r.Caller, Body: body,
+			}, r.Kept, fmt.Sprint(r.Job, ".", r.Attempt))
+		},
+		put,
+		func() error { return s.cfg.Dispatcher.Remove(ctx, sequence) },
+	}
+	if begun {
+		// Its new message must not find it running.
+		steps[0], steps[1] = steps[1], steps[0]
+	}
+	for _, step := range steps {
+		if err := step(); errors.Is(err, kept.ErrChanged) {
+			return true, nil // another gateway moved it, or it has ended
+		} else if err != nil {
+			return false, err
+		}
+	}
+	s.cfg.Log.Info("job moved with its session", "job", r.Job, "worker", lost, "now", to)
+	return true, nil
 }
 
 // worker is the one that has, or must have, the job.

@@ -8,14 +8,17 @@ import (
 
 	"github.com/gradefleet/gradefleet/worker/internal/pyrunner"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
+	"github.com/gradefleet/gradefleet/worker/internal/spawner"
 )
 
 // engine is a fork server with what it is confined by. It starts the server
 // when it is first needed and again when it was lost. It runs one job at a time.
 type engine struct {
-	cfg      Config
-	cell     *sandbox.Cell
-	preload  []string
+	cfg     Config
+	cell    *sandbox.Cell
+	preload []string
+	// spawner says that the server is one for commands, without Python.
+	spawner  bool
 	server   *pyrunner.Server
 	restarts int
 	used     time.Time
@@ -23,21 +26,43 @@ type engine struct {
 
 // newEngine returns an engine whose fork server is warm.
 func newEngine(cfg Config, name string, usual Place, preload []string) (*engine, error) {
-	cell, err := cfg.Policy.NewCell(name)
+	return (&engine{cfg: cfg, preload: preload}).begin(name, usual)
+}
+
+// newSpawner returns an engine for commands.
+func newSpawner(cfg Config, name string, usual Place) (*engine, error) {
+	return (&engine{cfg: cfg, spawner: true}).begin(name, usual)
+}
+
+func (e *engine) begin(name string, usual Place) (*engine, error) {
+	cell, err := e.cfg.Policy.NewCell(name)
 	if err != nil {
 		return nil, err
 	}
 	cell.Usual(usual.Place)
-	s := &engine{cfg: cfg, cell: cell, preload: preload, used: time.Now()}
-	if err := s.start(); err != nil {
-		s.close()
+	e.cell, e.used = cell, time.Now()
+	if err := e.start(); err != nil {
+		e.close()
 		return nil, err
 	}
-	return s, nil
+	return e, nil
 }
 
 func (e *engine) start() error {
-	server, err := pyrunner.StartServer(pyrunner.Config{
+	server, err := pyrunner.StartServer(e.config())
+	if err != nil {
+		return err
+	}
+	e.server = server
+	if err := e.cell.Started(server.Pid()); err != nil {
+		return err
+	}
+	e.ready()
+	return nil
+}
+
+func (e *engine) config() pyrunner.Config {
+	c := pyrunner.Config{
 		Command: func(args ...string) *exec.Cmd {
 			return e.cell.Command(e.cfg.Python.Path, args...)
 		},
@@ -49,16 +74,16 @@ func (e *engine) start() error {
 		Preload:       e.preload,
 		SandboxSource: sandbox.EnterSource,
 		Limits:        e.cfg.Limits.reported(),
-	})
-	if err != nil {
-		return err
 	}
-	e.server = server
-	if err := e.cell.Started(server.Pid()); err != nil {
-		return err
+	if e.spawner {
+		c.Native = true
+		c.Command = func(...string) *exec.Cmd {
+			cmd := e.cell.Command(spawner.Program, spawner.Args(e.cell.Confined())...)
+			cmd.Env = append(cmd.Env, spawner.Environment...)
+			return cmd
+		}
 	}
-	e.ready()
-	return nil
+	return c
 }
 
 func (e *engine) restart() error {
@@ -87,9 +112,9 @@ func (e *engine) open(at Place) (*sandbox.Room, error) {
 	return e.cell.Open(at.Place)
 }
 
-// ready forks a child ahead of need.
+// ready forks a child ahead of need. A spawner makes none: it needs no time.
 func (e *engine) ready() {
-	if e.server != nil {
+	if e.server != nil && !e.spawner {
 		e.server.Prefork() // a failure shows at the next job, which starts a new server
 	}
 }

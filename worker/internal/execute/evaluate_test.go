@@ -2,7 +2,9 @@ package execute
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -157,7 +159,7 @@ func benchmarkEvaluate(b *testing.B, n int) {
 	b.ReportMetric(float64((cpuTime(b, s)-before).Microseconds())/float64(b.N), "cpu-µs/op")
 }
 
-// cpuTime is what this process, the slot's fork server and all its children
+// cpuTime is what this process, the slot's fork servers and all their children
 // have used. On a machine with other load it tells more than the clock.
 func cpuTime(b *testing.B, s *Slot) time.Duration {
 	var own syscall.Rusage
@@ -165,17 +167,19 @@ func cpuTime(b *testing.B, s *Slot) time.Duration {
 		b.Fatal(err)
 	}
 	sum := time.Duration(own.Utime.Nano() + own.Stime.Nano())
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.base.server.Pid()))
-	if err != nil {
-		b.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	for _, ticks := range strings.Fields(rest)[11:15] { // utime, stime, cutime, cstime: proc(5)
-		n, err := strconv.Atoi(ticks)
+	for _, e := range append(slices.Collect(maps.Values(s.more)), s.base) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", e.server.Pid()))
 		if err != nil {
 			b.Fatal(err)
 		}
-		sum += time.Duration(n) * 10 * time.Millisecond
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		for _, ticks := range strings.Fields(rest)[11:15] { // utime, stime, cutime, cstime: proc(5)
+			n, err := strconv.Atoi(ticks)
+			if err != nil {
+				b.Fatal(err)
+			}
+			sum += time.Duration(n) * 10 * time.Millisecond
+		}
 	}
 	return sum
 }
@@ -201,16 +205,4 @@ func BenchmarkTwoSlots(b *testing.B) {
 			s[i].Ready()
 		}
 	})
-}
-
-func BenchmarkRun(b *testing.B) {
-	s, at := newSlot(b)
-	before := cpuTime(b, s)
-	for b.Loop() {
-		if r := runCommand(b, s, at, "echo hi"); r.Stdout != "hi\n" {
-			b.Fatal(r)
-		}
-		s.Ready()
-	}
-	b.ReportMetric(float64((cpuTime(b, s)-before).Microseconds())/float64(b.N), "cpu-µs/op")
 }

@@ -4,7 +4,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 )
 
 // largePackages take longer to import than most submissions take to run: some
@@ -19,9 +18,6 @@ var largePackages = []struct {
 	{"pandas", importOf("pandas")},
 	{"numpy", importOf("numpy|scipy")},
 }
-
-// largeIdle is how long a fork server with a large package is kept unused.
-const largeIdle = 10 * time.Minute
 
 // importOf matches an import statement of one of the packages. What it overlooks
 // imports for itself, what it takes for one has only a dearer fork.

@@ -51,7 +51,7 @@ func TestLargePackagesAreLoadedAhead(t *testing.T) {
 		}
 		s.Ready()
 	}
-	large := s.large["numpy"]
+	large := s.more["numpy"]
 	if large == nil {
 		t.Fatal("no fork server with numpy")
 	}
@@ -60,10 +60,10 @@ func TestLargePackagesAreLoadedAhead(t *testing.T) {
 	if a := evaluate(t, s, at, "import numpy\ndef f(x): return x", nil, "x=1", "1"); !a.Passed {
 		t.Errorf("after the loss: %+v", a)
 	}
-	large.used = time.Now().Add(-2 * largeIdle)
+	large.used = time.Now().Add(-2 * engineIdle)
 	evaluate(t, s, at, "def f(x): return x", nil, "x=1", "1")
 	s.Ready()
-	if len(s.large) != 0 {
+	if len(s.more) != 0 {
 		t.Error("the fork server with numpy is kept unused")
 	}
 }

@@ -36,7 +36,7 @@ func (s *Slot) Run(ctx context.Context, body []byte, at Place) (Answer, error) {
 		return refuse(422, "body.cmd: a command can't contain a NUL character (at byte %d)", i), nil
 	}
 	cpuSeconds := wholeSeconds(cpu)
-	s.choose("")
+	s.chooseSpawner()
 	room, err := s.open(at)
 	if err != nil {
 		return Answer{}, err

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gradefleet/gradefleet/worker/internal/pyrunner"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
 )
 
@@ -209,6 +210,72 @@ func TestStoppedForkServer(t *testing.T) {
 	}
 }
 
+// spawnerOf returns the server of a slot's commands.
+func spawnerOf(t testing.TB, s *Slot, at Place) *pyrunner.Server {
+	t.Helper()
+	if r := runCommand(t, s, at, "true"); r.ExitCode == nil || *r.ExitCode != 0 || s.more[forCommands] == nil {
+		t.Fatalf("no spawner: %+v", r)
+	}
+	return s.more[forCommands].server
+}
+
+func TestLostSpawner(t *testing.T) {
+	s, at := newSlot(t, func(l *Limits) { l.RunWall = time.Second })
+	for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGSTOP} {
+		unix.Kill(spawnerOf(t, s, at).Pid(), signal)
+		runCommand(t, s, at, "echo lost") // may come out either way
+		if r := runCommand(t, s, at, "echo fine"); r.Stdout != "fine\n" {
+			t.Errorf("afterwards: %+v", r)
+		}
+		if s.Restarts() == 0 {
+			t.Error("no restart after it was killed")
+		}
+	}
+}
+
+// What a shell inherits is what it would from a fresh login: no descriptor but
+// the three, no signal ignored or blocked, an environment of the session's own.
+func TestRunInheritsNothing(t *testing.T) {
+	s, at := newSlot(t)
+	for range 2 { // another session's place in between
+		other := newPlaceOf(t, at.UID)
+		for _, place := range []Place{at, other} {
+			r := runCommand(t, s, place, `ls /proc/self/fd | wc -l; grep -E '^Sig(Blk|Ign)' /proc/self/status; env | sort | grep -vE '^(_|OLDPWD)='; readlink /proc/self/cwd; cut -d' ' -f5,6 /proc/$$/stat | tr ' ' '\n' | uniq | wc -l`)
+			in := s.cfg.Policy.Inside
+			want := strings.Join([]string{
+				"4", "SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000",
+				"HOME=" + in(place.Home), "LANG=C.UTF-8", "LOGNAME=session", "MPLBACKEND=Agg", "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1",
+				"PATH=" + sandbox.Path, "PWD=" + in(place.Work), "PYTHONDONTWRITEBYTECODE=1", "SHELL=/bin/sh",
+				"TEMP=" + in(place.Tmp), "TMP=" + in(place.Tmp), "TMPDIR=" + in(place.Tmp), "USER=session", in(place.Work), "1", "",
+			}, "\n")
+			if r.Stdout != want {
+				t.Errorf("stdout\n%s\nwant\n%s\nstderr %s", r.Stdout, want, r.Stderr)
+			}
+		}
+	}
+}
+
+func TestRunThatCantBegin(t *testing.T) {
+	s, at := newSlot(t)
+	if r := runCommand(t, s, at, "echo "+strings.Repeat("x", 200<<10)); *r.ExitCode != 126 || r.Stderr != "/bin/sh: argument list too long\n" {
+		t.Errorf("too long a command: %+v, exit %d", r, *r.ExitCode)
+	}
+	closed := newPlaceOf(t, at.UID)
+	if err := os.Chmod(closed.Work, 0); err != nil {
+		t.Fatal(err)
+	}
+	a, err := s.Run(context.Background(), []byte(`{"id":"x","cmd":"echo"}`), closed)
+	if err == nil || !strings.Contains(err.Error(), "enter sandbox: chdir: permission denied") {
+		t.Errorf("in a closed directory: answer %s, error %v", a.Body, err)
+	}
+	if s.Restarts() > 0 {
+		t.Errorf("%d restarts", s.Restarts())
+	}
+	if r := runCommand(t, s, at, "echo fine"); r.Stdout != "fine\n" {
+		t.Errorf("afterwards: %+v", r)
+	}
+}
+
 // What root may do to the worker and to others' files, a session's user may not.
 func TestSessionUser(t *testing.T) {
 	if os.Getuid() != 0 {
@@ -235,7 +302,7 @@ func TestLostServerLeavesNothing(t *testing.T) {
 		t.Skip("a bomb needs a user of its own, which needs root")
 	}
 	s, at := newSlotWithout(t, []sandbox.Layer{sandbox.Namespaces})
-	server := s.base.server.Pid()
+	server := spawnerOf(t, s, at).Pid()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -257,5 +324,28 @@ time.sleep(60)"`)
 	}
 	if a := evaluate(t, s, at, "def f(x): return x", nil, "x=1", "1"); !a.Passed {
 		t.Errorf("afterwards: %+v", a)
+	}
+}
+
+// BenchmarkRun is what a command that does nothing costs: in one session, and in
+// several by turns.
+func BenchmarkRun(b *testing.B) {
+	for _, sessions := range []int{1, 5} {
+		b.Run(fmt.Sprint(sessions, " sessions"), func(b *testing.B) {
+			s, at := newSlot(b)
+			places := []Place{at}
+			for len(places) < sessions {
+				places = append(places, newPlaceOf(b, at.UID))
+			}
+			runCommand(b, s, at, "true")
+			before := cpuTime(b, s)
+			for i := 0; b.Loop(); i++ {
+				if r := runCommand(b, s, places[i%sessions], "true"); r.ExitCode == nil || *r.ExitCode != 0 {
+					b.Fatalf("%+v", r)
+				}
+				s.Ready()
+			}
+			b.ReportMetric(float64((cpuTime(b, s)-before).Microseconds())/float64(b.N), "cpu-µs/op")
+		})
 	}
 }

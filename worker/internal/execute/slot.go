@@ -2,22 +2,36 @@ package execute
 
 import (
 	"context"
+	"time"
 
 	"github.com/gradefleet/gradefleet/worker/internal/pyrunner"
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox"
 )
 
-// Slot runs one job at a time, on a warm fork server: on its usual one, or on
-// one that has loaded the large packages that the job imports.
+// Slot runs one job at a time, on a warm fork server: on its usual one, on one
+// that has loaded the large packages that the job imports, or, a command, on a
+// spawner.
 type Slot struct {
 	cfg   Config
 	name  string
 	usual Place
 	base  *engine
-	// large holds the engines started for large packages, by the package.
-	large map[string]*engine
-	now   *engine // of the job that runs, or ran last
+	// more holds the engines that are started when first needed and closed when
+	// unused: for large packages, by the package, and for commands.
+	more map[string]*engine
+	now  *engine // of the job that runs, or ran last
+	// noSpawner is until when none is tried, after one couldn't be started.
+	noSpawner time.Time
 }
+
+const (
+	// forCommands is the spawner's key among a slot's engines.
+	forCommands = "run"
+	// spawnerAgain is how long after a failure a slot tries to start a spawner again.
+	spawnerAgain = time.Minute
+	// engineIdle is how long an engine that isn't the usual one is kept unused.
+	engineIdle = 10 * time.Minute
+)
 
 // NewSlot returns a slot whose fork server is warm. The name is unique in the
 // worker; usual is where most of its jobs will run.
@@ -26,7 +40,7 @@ func NewSlot(cfg Config, name string, usual Place) (*Slot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Slot{cfg: cfg, name: name, usual: usual, base: base, now: base, large: map[string]*engine{}}, nil
+	return &Slot{cfg: cfg, name: name, usual: usual, base: base, now: base, more: map[string]*engine{}}, nil
 }
 
 // choose decides which engine runs the next job, by the code's imports; "" for
@@ -37,7 +51,7 @@ func (s *Slot) choose(code string) {
 	if name == "" {
 		return
 	}
-	e := s.large[name]
+	e := s.more[name]
 	if e == nil {
 		var err error
 		e, err = newEngine(s.cfg, s.name+"-"+name, s.usual, append([]string{name}, pyrunner.Preload...))
@@ -45,7 +59,28 @@ func (s *Slot) choose(code string) {
 			s.cfg.Log.Warn("start fork server", "package", name, "error", err)
 			return
 		}
-		s.large[name] = e
+		s.more[name] = e
+	}
+	s.now = e
+}
+
+// chooseSpawner has the next job, a command, run by the spawner; by the fork
+// server if there can't be one.
+func (s *Slot) chooseSpawner() {
+	s.now = s.base
+	e := s.more[forCommands]
+	if e == nil {
+		if time.Now().Before(s.noSpawner) {
+			return
+		}
+		var err error
+		e, err = newSpawner(s.cfg, s.name+"-"+forCommands, s.usual)
+		if err != nil {
+			s.cfg.Log.Warn("start spawner; commands are forked from Python meanwhile", "error", err)
+			s.noSpawner = time.Now().Add(spawnerAgain)
+			return
+		}
+		s.more[forCommands] = e
 	}
 	s.now = e
 }
@@ -53,10 +88,10 @@ func (s *Slot) choose(code string) {
 // Ready forks a child ahead of need; to be called when the slot is idle.
 func (s *Slot) Ready() {
 	s.now.ready()
-	for name, e := range s.large {
-		if e != s.now && e.unused() > largeIdle {
+	for name, e := range s.more {
+		if e != s.now && e.unused() > engineIdle {
 			e.close()
-			delete(s.large, name)
+			delete(s.more, name)
 		}
 	}
 }
@@ -64,7 +99,7 @@ func (s *Slot) Ready() {
 // Restarts counts the fork servers that were started in place of a lost one.
 func (s *Slot) Restarts() int {
 	sum := s.base.restarts
-	for _, e := range s.large {
+	for _, e := range s.more {
 		sum += e.restarts
 	}
 	return sum
@@ -73,7 +108,7 @@ func (s *Slot) Restarts() int {
 // Close ends the fork servers and everything they forked.
 func (s *Slot) Close() {
 	s.base.close()
-	for _, e := range s.large {
+	for _, e := range s.more {
 		e.close()
 	}
 }

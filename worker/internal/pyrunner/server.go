@@ -22,6 +22,10 @@ type Config struct {
 	// Command starts the interpreter, inside the slot's part of the sandbox,
 	// with the given arguments. It is called once a start.
 	Command func(args ...string) *exec.Cmd
+	// Native says that Command starts, without arguments, a program that speaks
+	// the fork server's protocol itself; nothing of what follows about Python
+	// is used.
+	Native bool
 	// Path is the sys.path of children.
 	Path []string
 	// Preload lists modules to import before the first fork.
@@ -101,11 +105,15 @@ func StartServer(cfg Config) (*Server, error) {
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "control")
 	s := &Server{cfg: cfg, ctl: pair[0], listener: -1, children: map[uint32]*child{}, wait: make(chan struct{}), stderr: &tailBuffer{}}
-	// -I: no environment, no user site; -S: no site, its paths come with Path;
-	// -B: no .pyc files; -E is part of -I.
-	s.cmd = cfg.Command("-I", "-S", "-B", "-X", "utf8", "-c",
-		`import sys; exec(compile(sys.stdin.buffer.read(), "<gradefleet fork server>", "exec"))`)
-	s.cmd.Stdin = strings.NewReader(s.program())
+	if cfg.Native {
+		s.cmd = cfg.Command()
+	} else {
+		// -I: no environment, no user site; -S: no site, its paths come with Path;
+		// -B: no .pyc files; -E is part of -I.
+		s.cmd = cfg.Command("-I", "-S", "-B", "-X", "utf8", "-c",
+			`import sys; exec(compile(sys.stdin.buffer.read(), "<gradefleet fork server>", "exec"))`)
+		s.cmd.Stdin = strings.NewReader(s.program())
+	}
 	s.cmd.Stderr = s.stderr
 	s.cmd.ExtraFiles = append([]*os.File{theirs}, s.cmd.ExtraFiles...)
 	err = s.cmd.Start()

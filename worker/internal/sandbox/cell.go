@@ -28,8 +28,8 @@ type Cell struct {
 	// keeper has it; mounted is the place that it has mounted.
 	keeper, theirs *os.File
 	mounted        mountedPlace
-	// ruleset is the Landlock layer of the last place.
-	ruleset placeRuleset
+	// rulesets are the Landlock layers of the last places.
+	rulesets rulesets
 	// usual is where most jobs of the slot run.
 	usual *Place
 	limiter
@@ -106,7 +106,7 @@ func (c *Cell) Started(pid int) error {
 		c.held.Close()
 		c.held = nil
 	}
-	c.ruleset.close()
+	c.rulesets.close()
 	if c.theirs != nil {
 		c.theirs.Close()
 		c.theirs = nil
@@ -137,7 +137,7 @@ func (c *Cell) release() {
 		c.held.Close()
 		c.held = nil
 	}
-	c.ruleset.close()
+	c.rulesets.close()
 	for _, f := range [...]**os.File{&c.keeper, &c.theirs} {
 		if *f != nil {
 			(*f).Close()
@@ -223,7 +223,7 @@ func (r *Room) Renew() error {
 		return nil
 	}
 	var err error
-	if r.Ruleset, err = r.c.ruleset.of(r.c.held, r.at); err != nil {
+	if r.Ruleset, err = r.c.rulesets.of(r.c.held, r.at); err != nil {
 		return fmt.Errorf("confine to a session: %w", err)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -140,6 +141,10 @@ func keep(layers shared, argv []string) error {
 	return nil
 }
 
+// Self is a program that can be launched though it isn't in the slot's root: the
+// worker's own binary.
+const Self = "/proc/self/exe"
+
 // Control is the descriptor of a launched program on which the launcher sends
 // the worker, before the program begins, the byte 'L' with the listener of its
 // seccomp filter, if there is one.
@@ -219,6 +224,10 @@ func (p *Policy) command(groups []string, program string, args ...string) *exec.
 	}
 	if p.files != nil {
 		files := *p.files
+		if program == Self {
+			// Not for jobs: their own layer doesn't have it.
+			files.ReadExecute = append(slices.Clone(files.ReadExecute), Self)
+		}
 		switch {
 		case p.keeps():
 			// What is mounted at Here changes: its parent's rule holds for all.
@@ -237,7 +246,7 @@ func (p *Policy) command(groups []string, program string, args ...string) *exec.
 	if err != nil {
 		panic(err) // structs of strings and flags always encode
 	}
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.Command(Self)
 	cmd.Args = append([]string{launchName, string(policy), program}, args...)
 	cmd.Env = p.environment()
 	cmd.Dir = "/"

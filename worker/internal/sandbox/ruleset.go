@@ -1,15 +1,24 @@
 package sandbox
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/gradefleet/gradefleet/worker/internal/sandbox/landlock"
 )
 
-// placeRuleset is the Landlock layer of one place, kept for the next job there:
-// making it takes a dozen system calls.
+// keptRulesets is how many places' Landlock layers a cell keeps: commands of some
+// sessions at a time come by turns. A layer keeps the inodes of its directories.
+const keptRulesets = 8
+
+// rulesets are the Landlock layers of the last places, kept for the next job
+// there: making one takes a dozen system calls. The last used stands last.
+type rulesets []placeRuleset
+
+// placeRuleset is the Landlock layer of one place.
 type placeRuleset struct {
-	fd   int // 0 if there is none
+	fd   int
 	dirs [3]placeDir
 }
 
@@ -34,7 +43,7 @@ func identify(path string) (placeDir, error) {
 
 // of returns the descriptor of a place's ruleset, made from what is held. It is
 // good until the next call.
-func (p *placeRuleset) of(held *landlock.Held, at Place) (int, error) {
+func (k *rulesets) of(held *landlock.Held, at Place) (int, error) {
 	var now [3]placeDir
 	known := true
 	for i, path := range [...]string{at.Work, at.Tmp, at.Home} {
@@ -44,21 +53,34 @@ func (p *placeRuleset) of(held *landlock.Held, at Place) (int, error) {
 		}
 		known = known && now[i].identification
 	}
-	if p.fd > 0 && known && now == p.dirs {
-		return p.fd, nil
+	// One of the same paths is this one, or of directories that are gone.
+	same := func(r placeRuleset) bool {
+		return r.dirs[0].path == now[0].path && r.dirs[1].path == now[1].path && r.dirs[2].path == now[2].path
 	}
-	p.close()
+	if i := slices.IndexFunc(*k, same); i >= 0 {
+		r := (*k)[i]
+		*k = slices.Delete(*k, i, i+1)
+		if known && r.dirs == now {
+			*k = append(*k, r)
+			return r.fd, nil
+		}
+		unix.Close(r.fd)
+	}
 	fd, err := held.Ruleset(at.Work, at.Tmp, at.Home)
 	if err != nil {
 		return -1, err
 	}
-	p.fd, p.dirs = fd, now
+	if len(*k) == keptRulesets {
+		unix.Close((*k)[0].fd)
+		*k = slices.Delete(*k, 0, 1)
+	}
+	*k = append(*k, placeRuleset{fd, now})
 	return fd, nil
 }
 
-func (p *placeRuleset) close() {
-	if p.fd > 0 {
-		unix.Close(p.fd)
+func (k *rulesets) close() {
+	for _, r := range *k {
+		unix.Close(r.fd)
 	}
-	*p = placeRuleset{}
+	*k = nil
 }
