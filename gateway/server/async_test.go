@@ -187,7 +187,7 @@ func TestPoisonJobsEnd(t *testing.T) {
 		}
 	})
 	at := c.gateways[0].submit("/evaluate_code", evaluate("s"))
-	if j := c.gateways[1].get(at + "?wait=30").job(t); j.Status != 500 || !strings.Contains(string(j.Result), "delivered 3 times") {
+	if j := c.gateways[1].get(at + "?wait=30").job(t); j.Status != 500 || !strings.Contains(string(j.Result), fmt.Sprintf("delivered %d times", protocol.MaxDeliver)) {
 		t.Errorf("a poison job: %+v", j)
 	}
 	c.queued(protocol.BulkQueue, 0)

@@ -137,7 +137,7 @@ func TestPoison(t *testing.T) {
 		}
 	})
 	for i, g := range c.gateways {
-		g.post("/evaluate_code", evaluate(fmt.Sprint("poison-", i))).want(t, 500, "delivered 3 times")
+		g.post("/evaluate_code", evaluate(fmt.Sprint("poison-", i))).want(t, 500, fmt.Sprintf("delivered %d times", protocol.MaxDeliver))
 	}
 	if len(deliveries) != 2*protocol.MaxDeliver {
 		t.Errorf("%d deliveries, want %d", len(deliveries), 2*protocol.MaxDeliver)

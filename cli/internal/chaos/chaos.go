@@ -32,7 +32,7 @@ type Config struct {
 	Isolation string  `env:"CHAOS_ISOLATION" default:"basic" enum:"strict,container,basic" help:"Isolation that the workers ask for: strict, container or basic."`
 	Kills     int     `env:"CHAOS_KILLS" default:"50" help:"How many kills the figures are of."`
 	Plant     bool    `env:"CHAOS_PLANT" help:"Overwrite a file behind the clients' backs before the end: the run must fail."`
-	LoseDisks bool    `env:"CHAOS_LOSE_DISKS" help:"Some workers that are killed lose their data directories."`
+	LoseDisks bool    `env:"CHAOS_LOSE_DISKS" default:"true" negatable:"" help:"Some workers that are killed lose their data directories: only for durable sessions."`
 }
 
 const (

@@ -344,7 +344,7 @@ func TestExhausted(t *testing.T) {
 		worker string
 		status int
 		text   string
-	}{{protocol.Evaluate, "", 500, "delivered 3 times"}, {protocol.Run, "w1", 503, "was not run"}} {
+	}{{protocol.Evaluate, "", 500, fmt.Sprintf("delivered %d times", protocol.MaxDeliver)}, {protocol.Run, "w1", 503, "was not run"}} {
 		t.Run(string(c.kind), func(t *testing.T) {
 			testExhausted(t, Job{Kind: c.kind, Session: "s1", Worker: c.worker}, c.status, c.text)
 		})

@@ -18,16 +18,26 @@ const saveTimeout = 60 * time.Second
 // ReadFile is session.ReadFile, and has ErrNotStored for what may not be stored.
 func (h *Hold) ReadFile(path string) ([]byte, error) {
 	data, err := h.Session.ReadFile(path)
-	if err != nil || h.journal == nil {
+	if h.journal == nil {
 		return data, err
 	}
-	// What was read may have been written a moment ago and not be stored yet.
+	// What was found, or was not, may have been changed a moment ago and not be
+	// stored yet.
+	if serr := h.settled(); serr != nil {
+		return nil, serr
+	}
+	return data, err
+}
+
+// settled waits until what others changed is stored, on which an answer rests that
+// changes nothing itself.
+func (h *Hold) settled() error {
 	if b := h.journal.Staged(); b != nil {
 		if err := h.wait(b); err != nil {
-			return nil, undoubted(err) // whatever became of the write, nothing was read
+			return undoubted(err) // whatever became of the change
 		}
 	}
-	return data, h.usable()
+	return h.usable()
 }
 
 // usable returns why the copy isn't any more, or nil.
@@ -168,10 +178,16 @@ func (h *Hold) change(ctx context.Context, do func() error, tell func() (set []d
 		c.looked = map[string]look{}
 	}
 	if err = do(); err != nil {
-		if _, ok := errors.AsType[*session.Error](err); !ok {
+		_, refused := errors.AsType[*session.Error](err)
+		if !refused {
 			c.fail(err) // nobody knows how far it came
 		}
 		c.order.Unlock()
+		if refused {
+			if serr := h.settled(); serr != nil {
+				return serr
+			}
+		}
 		return err
 	}
 	var batch *durable.Batch
