@@ -87,20 +87,25 @@ func Run(ctx context.Context, cfg Config, out, logTo io.Writer) error {
 		return err
 	}
 	var all []*size
+	var failure error // what was measured before it is told all the same
 	for _, n := range cfg.Workers {
 		s, err := measure(ctx, cfg, n)
 		if err != nil {
-			return fmt.Errorf("measure %d workers: %w", n, err)
+			failure = fmt.Errorf("measure %d workers: %w", n, err)
+			break
 		}
 		all = append(all, s)
 		if !cfg.JSON {
 			fmt.Fprintf(logTo, "%d workers measured in %.0f s\n", n, s.Seconds)
 		}
 	}
-	if cfg.JSON {
-		return printJSON(out, cfg, all)
+	if len(all) == 0 {
+		return failure
 	}
-	return printTable(out, all)
+	if cfg.JSON {
+		return errors.Join(failure, printJSON(out, cfg, all))
+	}
+	return errors.Join(failure, printTable(out, all))
 }
 
 // fleet is what is measured.

@@ -174,9 +174,9 @@ func steady(ctx context.Context, f *fleet, jobs int, rate float64, mean time.Dur
 	return got, w, err
 }
 
-// waiting is how many jobs one caller keeps in the queue beside those that run,
-// for each slot.
-const waiting = 0.5
+// waiting is how many jobs one caller keeps waiting beside those that run, for
+// each slot: more than the gateway publishes ahead, so that callers take turns.
+const waiting = 5
 
 // fewClients is how many requests the other caller has under way at most.
 const fewClients = 4
@@ -222,7 +222,7 @@ func busy(ctx context.Context, f *fleet, jobs int, mean time.Duration) (first, s
 			})
 		}
 	}
-	drive(&many, f.slots+max(int(waiting*float64(f.slots)), 1), f.api, first, 2, take)
+	drive(&many, (1+waiting)*f.slots, f.api, first, 2, take)
 	drive(&few, fewClients, other, second, 3, more)
 	select {
 	case <-sent:

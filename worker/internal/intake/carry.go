@@ -1,0 +1,128 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+// run carries a job out, in a goroutine of its own.
+func (in *Intake) run(ctx context.Context, f *flight) {
+	defer func() {
+		f.cancel(nil)
+		in.cfg.Idle(f.slot)
+		in.done <- f
+	}()
+	log := in.cfg.Log.With("job", f.job.ID, "request", f.job.RequestID, "kind", f.job.Kind, "session", f.job.Session)
+	if f.job.Kept {
+		if !in.begin(ctx, f, log) {
+			return
+		}
+	} else if f.job.Kind == protocol.Run {
+		// At most once: it is off the queue, for certain, before it begins.
+		if err := in.claim(f); err != nil {
+			log.Warn("run job not begun", "error", err)
+			if errors.Is(err, errTakenBack) {
+				in.reply(f.job, protocol.Result{Status: 503, Body: protocol.ErrorBody("The command was taken back before it began; it was not run")})
+			}
+			return
+		}
+		f.acked = true
+	}
+	begun := time.Now()
+	result, err := in.handle(ctx, f)
+	took := time.Since(begun)
+	in.cfg.Metrics.seconds.WithLabelValues(string(f.job.Kind)).Observe(took.Seconds())
+	switch cause := context.Cause(ctx); {
+	case err == nil && f.job.Kept:
+		in.finish(ctx, f, result, log)
+	case err == nil:
+		in.reply(f.job, result)
+		in.ack(f, log)
+		in.cfg.Metrics.ended(f.job.Kind, "answered")
+		log.Debug("job done", "status", result.Status, "took", took)
+	case errors.Is(cause, errCancelled):
+		in.term(f, log)
+		in.cfg.Metrics.ended(f.job.Kind, "cancelled")
+		log.Info("job cancelled", "took", took)
+	case f.acked:
+		answer := protocol.Result{Status: 500, Body: protocol.ErrorBody("the worker failed while it ran the command, which may have run in part: " + publicText(err, cause))}
+		if f.job.Kept {
+			in.finish(ctx, f, answer, log)
+		} else {
+			in.reply(f.job, answer)
+		}
+		in.cfg.Metrics.ended(f.job.Kind, "failed")
+		log.Error("run job failed", "error", err)
+	default:
+		// Another worker may do better; after MaxDeliver tries the gateway says so.
+		if err := f.msg.Nak(); err != nil {
+			log.Warn("hand back job", "error", err)
+		}
+		in.cfg.Metrics.ended(f.job.Kind, "handed_back")
+		log.Warn("job handed back", "error", err, "cause", cause)
+	}
+}
+
+// handle calls the handler and turns a panic of ours into an error: a fault in
+// one job must not end the others.
+func (in *Intake) handle(ctx context.Context, f *flight) (r protocol.Result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			in.cfg.Log.Error("panic in job", "job", f.job.ID, "panic", p)
+			err = fmt.Errorf("internal error")
+		}
+	}()
+	return in.cfg.Handle(ctx, f.slot, f.job)
+}
+
+func publicText(err, cause error) string {
+	if errors.Is(cause, errStopping) {
+		return errStopping.Error()
+	}
+	return "an internal error; its log has the details"
+}
+
+// reply publishes a result to the caller's gateway, before the ack: a result
+// that was not sent is worth a second delivery, one sent twice is harmless.
+func (in *Intake) reply(job protocol.Job, r protocol.Result) {
+	r = in.bounded(r)
+	r.Job, r.Worker = job.ID, in.cfg.Worker
+	m := &nats.Msg{Subject: job.Reply, Header: r.Header(), Data: r.Body}
+	in.sent.add(m, time.Now())
+	if err := in.bus.NC.PublishMsg(m); err != nil {
+		in.cfg.Log.Error("publish result", "job", job.ID, "request", job.RequestID, "bytes", len(r.Body), "error", err)
+	}
+}
+
+// bounded returns a result that the queue carries.
+func (in *Intake) bounded(r protocol.Result) protocol.Result {
+	if most := int(in.bus.NC.MaxPayload()) - protocol.MessageOverheadBytes; len(r.Body) > most {
+		r.Status, r.Body = 500, protocol.ErrorBody(fmt.Sprintf("the answer is %d bytes long, the queue carries %d", len(r.Body), most))
+	}
+	return r
+}
+
+func (in *Intake) ack(f *flight, log *slog.Logger) {
+	if f.acked {
+		return
+	}
+	if err := f.msg.Ack(); err != nil {
+		log.Warn("ack job", "error", err)
+	}
+}
+
+func (in *Intake) term(f *flight, log *slog.Logger) {
+	if f.acked {
+		return
+	}
+	if err := f.msg.Term(); err != nil {
+		log.Warn("term job", "error", err)
+	}
+}
