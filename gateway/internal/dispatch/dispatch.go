@@ -96,7 +96,7 @@ type Config struct {
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 
-	ackTimeout time.Duration // tests shorten it
+	ackTimeout, strayInterval time.Duration // tests shorten them
 }
 
 // Dispatcher publishes jobs and awaits results. Its methods may be called from
@@ -108,7 +108,7 @@ type Dispatcher struct {
 	// rates of results, by queue: the shared one, the workers' own.
 	shared, owned, bulk rate.Meter
 	// Tests shorten these.
-	lostGrace, restartGrace, askPatience, nobodyWait time.Duration
+	lostGrace, restartGrace, askPatience, nobodyWait, strayInterval time.Duration
 
 	results, advisories *nats.Subscription
 	closing             chan struct{} // closed by Close
@@ -117,6 +117,8 @@ type Dispatcher struct {
 	pending map[string]*pending // by job id
 	closed  bool
 	busy    sync.WaitGroup // grows only with mu held and closed false
+
+	watching sync.WaitGroup
 }
 
 // pending is a job whose result is awaited. Whoever takes it out of the map
@@ -150,7 +152,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	}
 	d := &Dispatcher{
 		cfg: cfg, js: js, pending: map[string]*pending{}, closing: make(chan struct{}),
-		lostGrace: lostGrace, restartGrace: restartGrace, askPatience: askPatience, nobodyWait: nobodyWait,
+		lostGrace: lostGrace, restartGrace: restartGrace, askPatience: askPatience, nobodyWait: nobodyWait, strayInterval: cmp.Or(cfg.strayInterval, strayInterval),
 	}
 	if d.metrics, err = register(cfg.Registerer, cfg.Jobs); err != nil {
 		return nil, err
@@ -169,6 +171,8 @@ func New(cfg Config) (*Dispatcher, error) {
 	if err := cfg.NC.Flush(); err != nil {
 		return nil, errors.Join(fmt.Errorf("subscribe: %w", err), d.results.Unsubscribe(), d.advisories.Unsubscribe())
 	}
+	d.watching.Add(1)
+	go d.watchStrays()
 	return d, nil
 }
 
@@ -380,6 +384,7 @@ func (d *Dispatcher) Close() error {
 	clear(d.pending)
 	d.mu.Unlock()
 	close(d.closing)
+	d.watching.Wait()
 	d.busy.Wait()
 	err := errors.Join(d.advisories.Unsubscribe(), d.results.Unsubscribe())
 	if d.cfg.NC.IsClosed() {

@@ -42,6 +42,11 @@ func (d *Dispatcher) onExhausted(m *nats.Msg) {
 		d.cfg.Log.Warn("advisory can't be read", "subject", m.Subject, "error", err)
 		return
 	}
+	d.handle(a)
+}
+
+// handle does what an advisory asks for, in the background.
+func (d *Dispatcher) handle(a advisory) {
 	if !d.enter(nil) {
 		return
 	}

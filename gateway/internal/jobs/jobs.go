@@ -23,10 +23,6 @@ import (
 )
 
 const (
-	// republishAfter is after how long a job that was recorded and is still
-	// queued is published again by who joins it: the gateway that recorded it may
-	// have died before. A second message of the job does no harm.
-	republishAfter = 2 * time.Second
 	// lookInterval is how often a waiting caller's job is looked at even if
 	// nothing was heard of it.
 	lookInterval = 2 * time.Second
@@ -198,7 +194,11 @@ func (s *Service) ensure(ctx context.Context, req *Request, bulk bool, wait time
 				return r, true, s.unreachable(ctx, err)
 			}
 			return r, false, s.publish(ctx, job, r)
-		case r.State == protocol.KeptQueued && now.Sub(r.Created) > republishAfter && now.Before(r.Deadline):
+		case r.State == protocol.KeptQueued && now.Before(r.Deadline):
+			// The gateway that recorded it may have died before it published it;
+			// and who is told that it is queued may never ask for it to be again.
+			// The stream drops the second of two messages, and a later one does
+			// no harm.
 			r.Owner = worker
 			return r, true, s.publish(ctx, job, r)
 		}
