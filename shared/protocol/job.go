@@ -35,7 +35,12 @@ const (
 	HeaderWorker    = "Gf-Worker"
 	HeaderNewID     = "Gf-New-Id"
 	HeaderNewEpoch  = "Gf-New-Epoch"
-	HeaderInstance  = "Gf-Instance"
+	// HeaderBegun makes a message to a job's reply subject no result, but news: a
+	// worker begins the job although it was delivered before. HeaderGivenUp marks
+	// the answer to a job that was delivered too often.
+	HeaderBegun    = "Gf-Begun"
+	HeaderGivenUp  = "Gf-Given-Up"
+	HeaderInstance = "Gf-Instance"
 )
 
 // Job is one evaluate or run request on its way to a worker.

@@ -38,9 +38,9 @@ const (
 	// running. Less than half of AckWait, so that one lost beat does no harm.
 	BeatInterval = 1500 * time.Millisecond
 	// MaxDeliver is how often an evaluate job is handed to a worker before it
-	// is given up. Whoever was stopped or cut off with it counts too: three were
-	// reached now and then by honest jobs, in a small fleet in much trouble.
-	MaxDeliver = 5
+	// is given up, if workers began it each time. A delivery that was lost on its
+	// way, or with a worker before it began, is none of the job's doing.
+	MaxDeliver = 3
 	// JobMaxAge is how long a job may stay in the stream at all: a net below
 	// the deadlines, for jobs whose gateway died.
 	JobMaxAge = 30 * time.Minute

@@ -133,6 +133,10 @@ type pending struct {
 	answer  chan answer // buffered: the sender never waits
 	// sequence in the stream; 0 until JetStream's ack.
 	sequence atomic.Uint64
+	// begun counts the later deliveries that a worker began, queuedAnew how often
+	// the job was queued anew; both under the dispatcher's lock. anew asks for it.
+	begun, queuedAnew int
+	anew              chan struct{}
 }
 
 type answer struct {
@@ -180,7 +184,7 @@ func New(cfg Config) (*Dispatcher, error) {
 // must have a deadline: the job's. When ctx ends first, the job is taken back
 // from the queue and cancelled at its worker. Errors are of package fault.
 func (d *Dispatcher) Do(ctx context.Context, job Job) (protocol.Result, error) {
-	p := &pending{id: protocol.NewID(), kind: job.Kind, worker: job.Worker, queue: job.Queue(), movable: job.Movable, answer: make(chan answer, 1)}
+	p := &pending{id: protocol.NewID(), kind: job.Kind, worker: job.Worker, queue: job.Queue(), movable: job.Movable, answer: make(chan answer, 1), anew: make(chan struct{}, maxQueuedAnew)}
 	if !d.enter(p) {
 		return protocol.Result{}, fault.Unavailable("The gateway is stopping; ask again", nil)
 	}
@@ -239,7 +243,13 @@ func (d *Dispatcher) publish(ctx context.Context, p *pending, job *Job, now time
 				d.metrics.published.WithLabelValues(string(job.Kind)).Inc()
 			}
 			var result protocol.Result
-			if result, err = d.await(ctx, p, ack); !again(p.kind, err) {
+			result, err = d.await(ctx, p, ack)
+			if errors.Is(err, errQueueAnew) {
+				d.cfg.Log.Warn("job queued anew, since its deliveries were lost", "job", p.id, "request_id", job.RequestID)
+				attempt--
+				continue
+			}
+			if !again(p.kind, err) {
 				return result, d.explain(job, err)
 			}
 			if inDoubt(err) {
@@ -284,6 +294,8 @@ func (d *Dispatcher) await(ctx context.Context, p *pending, ack jetstream.PubAck
 				return a.result, a.otherwise
 			}
 			return a.result, a.err
+		case <-p.anew:
+			return protocol.Result{}, errQueueAnew
 		case a := <-acked:
 			p.sequence.Store(a.Sequence)
 			acked, refused = nil, nil
@@ -335,7 +347,15 @@ func (d *Dispatcher) abandon(p *pending, ack jetstream.PubAckFuture) (taken bool
 
 // onResult runs in the subscription's one goroutine.
 func (d *Dispatcher) onResult(m *nats.Msg) {
-	p := d.take(protocol.LastToken(m.Subject))
+	id := protocol.LastToken(m.Subject)
+	if m.Header.Get(protocol.HeaderBegun) != "" {
+		d.begun(id)
+		return
+	}
+	if m.Header.Get(protocol.HeaderGivenUp) != "" && d.queueAgain(id) {
+		return
+	}
+	p := d.take(id)
 	if p == nil {
 		d.metrics.duplicates.Inc()
 		return

@@ -340,18 +340,27 @@ func TestTooLargeForNATS(t *testing.T) {
 // was never begun.
 func TestExhausted(t *testing.T) {
 	for _, c := range []struct {
-		kind   protocol.Kind
-		worker string
-		status int
-		text   string
-	}{{protocol.Evaluate, "", 500, fmt.Sprintf("delivered %d times", protocol.MaxDeliver)}, {protocol.Run, "w1", 503, "was not run"}} {
-		t.Run(string(c.kind), func(t *testing.T) {
-			testExhausted(t, Job{Kind: c.kind, Session: "s1", Worker: c.worker}, c.status, c.text)
+		name       string
+		kind       protocol.Kind
+		worker     string
+		begun      bool
+		deliveries int
+		status     int
+		text       string
+	}{
+		{"poison", protocol.Evaluate, "", true, protocol.MaxDeliver, 500, fmt.Sprintf("delivered %d times", protocol.MaxDeliver)},
+		{"lost deliveries", protocol.Evaluate, "", false, (maxQueuedAnew + 1) * protocol.MaxDeliver, 500, "delivered"},
+		{"run", protocol.Run, "w1", false, protocol.MaxDeliver, 503, "was not run"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			testExhausted(t, Job{Kind: c.kind, Session: "s1", Worker: c.worker}, c.begun, c.deliveries, c.status, c.text)
 		})
 	}
 }
 
-func testExhausted(t *testing.T, job Job, status int, text string) {
+// testExhausted plays a worker that hands a job back, which tells that it began
+// it, or doesn't.
+func testExhausted(t *testing.T, job Job, begun bool, want, status int, text string) {
 	g := start(t)
 	out := g.do(t.Context(), t, job)
 	queue := protocol.EvaluateQueue
@@ -363,25 +372,29 @@ func testExhausted(t *testing.T, job Job, status int, text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.stored(t, 1, queue)
-	for range protocol.MaxDeliver {
-		msg, err := consumer.Next()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := msg.Nak(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// JetStream notices when a worker asks for more.
 	var o outcome
+	deliveries := 0
+	// JetStream notices that a job was delivered too often when a worker asks for more.
 	for done := false; !done; {
 		batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(50*time.Millisecond))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if msg, more := <-batch.Messages(); more {
-			t.Fatalf("delivered a fourth time: %v", msg.Headers())
+		for msg := range batch.Messages() {
+			deliveries++
+			meta, err := msg.Metadata()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if begun && meta.NumDelivered > 1 {
+				news := &nats.Msg{Subject: msg.Headers().Get(protocol.HeaderReply), Header: nats.Header{protocol.HeaderBegun: {"1"}}}
+				if err := g.NC.PublishMsg(news); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := msg.Nak(); err != nil {
+				t.Fatal(err)
+			}
 		}
 		select {
 		case o = <-out:
@@ -389,8 +402,8 @@ func testExhausted(t *testing.T, job Job, status int, text string) {
 		default:
 		}
 	}
-	if o.err != nil || o.Status != status || !strings.Contains(string(o.Body), text) {
-		t.Fatalf("outcome %+v %s, want a %d with %q", o, o.Body, status, text)
+	if o.err != nil || o.Status != status || !strings.Contains(string(o.Body), text) || deliveries != want {
+		t.Fatalf("after %d deliveries: outcome %+v %s, want a %d with %q after %d", deliveries, o, o.Body, status, text, want)
 	}
 	g.stored(t, 0, queue)
 }

@@ -103,6 +103,7 @@ func (d *Dispatcher) giveUp(ctx context.Context, a advisory) error {
 		}
 	case job.Reply != "":
 		reply := &nats.Msg{Subject: job.Reply, Header: nats.Header(result.Header()), Data: result.Body}
+		reply.Header.Set(protocol.HeaderGivenUp, "1") // its own gateway may know better
 		if err := d.cfg.NC.PublishMsg(reply); err != nil {
 			return fmt.Errorf("answer job %s: %w", job.ID, err)
 		}
@@ -149,4 +150,36 @@ func (d *Dispatcher) giveBack(ctx context.Context, job protocol.Job, a advisory)
 		return fmt.Errorf("answer job %s: %w", job.ID, err)
 	}
 	return nil
+}
+
+// maxQueuedAnew is how often one job is queued anew because its deliveries were
+// lost before a worker began it.
+const maxQueuedAnew = 2
+
+// errQueueAnew asks for the publication of a job once more.
+var errQueueAnew = errors.New("its deliveries were lost")
+
+// begun notes that a worker begins a job that was delivered before.
+func (d *Dispatcher) begun(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.pending[id]; p != nil {
+		p.begun++
+	}
+}
+
+// queueAgain has a job that is to be given up published anew, unless workers
+// began it each time, as far as is known: the first delivery isn't told of.
+func (d *Dispatcher) queueAgain(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.pending[id]
+	if p == nil || p.begun >= protocol.MaxDeliver-1 || p.queuedAnew >= maxQueuedAnew {
+		return false
+	}
+	p.begun = 0
+	p.queuedAnew++
+	p.sequence.Store(0)
+	p.anew <- struct{}{} // has room for all of them
+	return true
 }

@@ -35,6 +35,9 @@ func (in *Intake) run(ctx context.Context, f *flight) {
 		}
 		f.acked = true
 	}
+	if f.redelivered && !f.job.Kept && f.job.Kind == protocol.Evaluate {
+		in.tellBegun(f.job)
+	}
 	begun := time.Now()
 	result, err := in.handle(ctx, f)
 	took := time.Since(begun)
@@ -67,6 +70,15 @@ func (in *Intake) run(ctx context.Context, f *flight) {
 		}
 		in.cfg.Metrics.ended(f.job.Kind, "handed_back")
 		log.Warn("job handed back", "error", err, "cause", cause)
+	}
+}
+
+// tellBegun tells a job's gateway that it begins although it was delivered
+// before: deliveries that nobody begins don't count against a job.
+func (in *Intake) tellBegun(job protocol.Job) {
+	news := &nats.Msg{Subject: job.Reply, Header: nats.Header{protocol.HeaderJob: {job.ID}, protocol.HeaderBegun: {"1"}}}
+	if err := in.bus.NC.PublishMsg(news); err != nil {
+		in.cfg.Log.Warn("tell that a job begins", "job", job.ID, "error", err)
 	}
 }
 
