@@ -157,6 +157,9 @@ func (d *Dispatcher) request(ctx context.Context, msg *nats.Msg, repeatable bool
 			return nil, err
 		}
 		if !pause(ctx, nobodyPause) {
+			if !sent {
+				return nil, err // nobody was there each time: nothing was done
+			}
 			return nil, ctx.Err()
 		}
 	}

@@ -263,3 +263,15 @@ func TestQueuedIsAssumedWhenUnknown(t *testing.T) {
 		t.Error("a stream that does not answer counts as an empty one")
 	}
 }
+
+// Who gives up on a worker that isn't there, because it is known to be lost,
+// learns that nothing was done.
+func TestNobodyWasAskedInVain(t *testing.T) {
+	g := start(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(nobodyWait/4, cancel)
+	_, err := g.Ask(ctx, "w1", protocol.OpDelete, protocol.SessionOp{Session: "s", Epoch: 1, Instance: "i", Body: []byte("{}")})
+	if !errors.Is(err, ErrNobody) {
+		t.Errorf("error %v, want ErrNobody", err)
+	}
+}
