@@ -91,8 +91,8 @@ func (d *Dispatcher) Withdraw(ctx context.Context, s *Stranded) (bool, error) {
 // sent in between did not arrive; workers are asked to send them again. It does
 // not block.
 func (d *Dispatcher) Reconnected() {
-	if err := d.cfg.NC.Publish(protocol.ResendSubject(d.cfg.Gateway), nil); err != nil {
-		d.cfg.Log.Warn("results are not asked for again", "error", err)
+	for _, after := range askAgainAfter {
+		time.AfterFunc(after, d.askAgain)
 	}
 	d.recheck(d.lostGrace, func(p *pending) bool { return p.kind == protocol.Evaluate }, func(_ *pending, queued bool) *answer {
 		if queued {
@@ -100,6 +100,22 @@ func (d *Dispatcher) Reconnected() {
 		}
 		return resultLost()
 	})
+}
+
+// askAgainAfter is when, after a connection was made anew, workers are asked to
+// send their results again: a worker may be connecting too, and who listens to
+// what spreads in a cluster of NATS servers only after that.
+var askAgainAfter = []time.Duration{0, time.Second, 4 * time.Second}
+
+func (d *Dispatcher) askAgain() {
+	select {
+	case <-d.closing:
+		return
+	default:
+	}
+	if err := d.cfg.NC.Publish(protocol.ResendSubject(d.cfg.Gateway), nil); err != nil {
+		d.cfg.Log.Warn("results are not asked for again", "error", err)
+	}
 }
 
 func resultLost() *answer {

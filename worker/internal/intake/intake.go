@@ -172,6 +172,7 @@ func New(ctx context.Context, b *bus.Bus, cfg Config) (*Intake, error) {
 // pulled over the old one is gone, and what was sent of late may be.
 func (in *Intake) Reconnected() {
 	in.resend(protocol.ReplyPrefixAll)
+	time.AfterFunc(resendAfter, func() { in.resend(protocol.ReplyPrefixAll) })
 	select {
 	case in.reconnected <- struct{}{}:
 	default:

@@ -19,6 +19,10 @@ const (
 	sentAge   = 30 * time.Second
 	sentCount = 512
 	sentBytes = 8 << 20
+	// resendAfter is when results are sent once more after a new connection: a
+	// gateway may be connecting too, and who listens to what spreads in a cluster
+	// of NATS servers only after that.
+	resendAfter = time.Second
 )
 
 // sent remembers results. Its methods may be called from any goroutine.
