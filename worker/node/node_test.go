@@ -133,6 +133,9 @@ func (r *rig) result(t *testing.T) protocol.Result {
 	t.Helper()
 	select {
 	case m := <-r.results:
+		if m.Header.Get(protocol.HeaderBegun) != "" {
+			return r.result(t) // news that the job begins again
+		}
 		res, err := protocol.ParseResult(m.Header, m.Data)
 		if err != nil {
 			t.Fatal(err)

@@ -387,10 +387,7 @@ func testExhausted(t *testing.T, job Job, begun bool, want, status int, text str
 				t.Fatal(err)
 			}
 			if begun && meta.NumDelivered > 1 {
-				news := &nats.Msg{Subject: msg.Headers().Get(protocol.HeaderReply), Header: nats.Header{protocol.HeaderBegun: {"1"}}}
-				if err := g.NC.PublishMsg(news); err != nil {
-					t.Fatal(err)
-				}
+				g.begun(t, msg)
 			}
 			if err := msg.Nak(); err != nil {
 				t.Fatal(err)
@@ -406,6 +403,15 @@ func testExhausted(t *testing.T, job Job, begun bool, want, status int, text str
 		t.Fatalf("after %d deliveries: outcome %+v %s, want a %d with %q after %d", deliveries, o, o.Body, status, text, want)
 	}
 	g.stored(t, 0, queue)
+}
+
+// begun plays a worker that begins a job again.
+func (g *rig) begun(t *testing.T, msg jetstream.Msg) {
+	t.Helper()
+	news := &nats.Msg{Subject: msg.Headers().Get(protocol.HeaderReply), Header: nats.Header{protocol.HeaderBegun: {"1"}}}
+	if err := g.NC.PublishMsg(news); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A kept job that was delivered too often and never begun is queued anew; one
@@ -482,6 +488,9 @@ func TestStrayJob(t *testing.T) {
 		}
 		for msg := range batch.Messages() {
 			if meta, err := msg.Metadata(); err == nil && meta.Sequence.Stream == lost.Sequence {
+				if meta.NumDelivered > 1 {
+					g.begun(t, msg)
+				}
 				msg.Nak()
 			} else {
 				msg.Ack()
