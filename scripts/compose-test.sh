@@ -59,5 +59,5 @@ trap 'exit 130' INT TERM
 prepare
 make -s build rules-test
 took "programs and rules"
-GRADEFLEET_VERSION=compose-test COMPOSE_TEST=$prefix sh -c 'cd cli && go test -count=1 -timeout 15m -v -run "^TestCompose" ./internal/fleettest'
+GRADEFLEET_VERSION=compose-test COMPOSE_TEST=$prefix sh -c 'cd cli && go test -count=1 -timeout 15m -v -run "^${COMPOSE_TESTS:-TestCompose.*}$" ./internal/fleettest'
 took "all"

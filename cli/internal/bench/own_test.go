@@ -26,7 +26,7 @@ func ownRows(t *testing.T, args ...string) (report, string) {
 	os.Chmod(dir, 0o711)
 	t.Setenv("TMPDIR", dir)
 	original := apitest.New(t, nil)
-	args = append([]string{"--rows=limit,engine", "--original=" + original.URL, "--slots=2", "--seconds=0.06"}, args...)
+	args = append([]string{"--rows=limit,engine", "--original=" + original.URL, "--slots=2", "--seconds=0.4"}, args...)
 	r, err := quick(t, args)
 	if err != nil {
 		if strings.Contains(err.Error(), "find Python") {
@@ -35,7 +35,7 @@ func ownRows(t *testing.T, args ...string) (report, string) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	cfg := parse(t, append([]string{"--seconds=0.06", "--rounds=1", "--warmup=0s"}, args...)...)
+	cfg := parse(t, append([]string{"--seconds=0.4", "--rounds=1", "--warmup=0s"}, args...)...)
 	if err := Run(t.Context(), cfg, &out); err != nil {
 		t.Fatal(err)
 	}

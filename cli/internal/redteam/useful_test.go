@@ -182,6 +182,7 @@ find . -type f | xargs -r wc -c >/dev/null; awk 'BEGIN { exit !(2^10 == 1024) }'
 
 // What people write must work inside, with every limit at its default.
 func TestUsefulPrograms(t *testing.T) {
+	needsAttack(t)
 	f, err := Start(t.Context(), Config{Binary: binary, Number: 90, Ordinary: true})
 	if err != nil {
 		t.Fatal(err)
@@ -244,6 +245,7 @@ func installed(a *Attempt, need string) bool {
 
 // Three problems a person might solve, beside two sessions that do their worst.
 func TestNoisyNeighbours(t *testing.T) {
+	needsAttack(t)
 	path := os.Getenv("REDTEAM_PROBLEMS")
 	if path == "" {
 		path = "../../../examples/problems.jsonl"
