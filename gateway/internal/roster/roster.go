@@ -68,6 +68,9 @@ type Roster struct {
 	// watchedFrom is when the watch in use began: nobody is called dead for
 	// heartbeats that came while there was no watch.
 	watchedFrom time.Time
+	// reconnects counts the connections made anew before the watch was opened;
+	// Run's goroutine alone uses it.
+	reconnects uint64
 	synced      chan struct{} // closed when the first watch has said all it knew
 	syncOnce    sync.Once
 }
@@ -285,8 +288,8 @@ func (r *Roster) leave(key string) {
 
 // sweep takes the workers out whose heartbeats stopped.
 func (r *Roster) sweep() {
-	if !r.cfg.NC.IsConnected() {
-		return // it is we who are cut off
+	if !r.cfg.NC.IsConnected() || r.cfg.NC.Stats().Reconnects != r.reconnects {
+		return // it is we who are, or were, cut off: the watch is to be opened anew
 	}
 	now := r.now()
 	var gone []string
@@ -357,6 +360,7 @@ func (r *Roster) watch(ctx context.Context, reconnected <-chan nats.Status, tick
 	if err != nil {
 		return fmt.Errorf("open bucket of workers: %w", err)
 	}
+	r.reconnects = r.cfg.NC.Stats().Reconnects
 	w, err := kv.WatchAll(ctx)
 	if err != nil {
 		return fmt.Errorf("watch bucket of workers: %w", err)

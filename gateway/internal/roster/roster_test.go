@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
+	"github.com/gradefleet/gradefleet/gateway/internal/placement"
 	"github.com/gradefleet/gradefleet/shared/bus"
 	"github.com/gradefleet/gradefleet/shared/embeddednats"
 	"github.com/gradefleet/gradefleet/shared/protocol"
@@ -257,5 +258,26 @@ func TestAwaitLost(t *testing.T) {
 	g.skew.Add(int64(2 * protocol.WorkerTTL))
 	if err := g.AwaitLost(soon(), "never seen"); err != nil {
 		t.Errorf("a worker that was not seen for long: %v", err)
+	}
+}
+
+// A gateway whose connection was made anew has heard nothing for a while: that
+// says nothing of the workers until it watches again.
+func TestNobodyIsLostOverAnOldWatch(t *testing.T) {
+	nc := start(t, nil).cfg.NC
+	r, err := New(Config{NC: nc, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.workers["w"] = &worker{Worker: placement.Worker{Heartbeat: &protocol.Heartbeat{Worker: "w"}, Seen: time.Now().Add(-time.Hour)}, end: func() {}}
+	r.reconnects = nc.Stats().Reconnects + 1 // another connection than the watch's
+	r.sweep()
+	if len(r.workers) != 1 {
+		t.Error("lost by a watch that was of another connection")
+	}
+	r.reconnects--
+	r.sweep()
+	if len(r.workers) != 0 {
+		t.Error("not lost; the test shows nothing")
 	}
 }

@@ -79,9 +79,12 @@ var started = time.Now()
 func (m *Manager) Beat() (done func()) {
 	begun := now()
 	return func() {
-		if last := m.beaten.Swap(begun); begun-last > int64(protocol.WorkerTTL) {
+		// It counts from when it is there for all to see, at the latest now; and
+		// a gap must be known before the lease holds again.
+		if now()-m.beaten.Load() > int64(protocol.WorkerTTL) {
 			m.lapses.Add(1)
 		}
+		m.beaten.Store(begun)
 	}
 }
 

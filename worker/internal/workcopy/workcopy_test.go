@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gradefleet/gradefleet/shared/bus"
+	"github.com/gradefleet/gradefleet/shared/protocol"
 	"github.com/gradefleet/gradefleet/worker/internal/durable"
 	"github.com/gradefleet/gradefleet/worker/internal/session"
 )
@@ -75,6 +76,22 @@ func TestFencedWorkerCantWrite(t *testing.T) {
 	}
 	if got := b.read("s", 2, "f"); got != "one" {
 		t.Errorf("f is %q", got)
+	}
+}
+
+// A heartbeat that was held up on its way is a gap, however soon it was begun.
+func TestHeartbeatHeldUpIsAGap(t *testing.T) {
+	r := newRig(t)
+	a := r.worker("a")
+	a.Beat()()
+	before, _ := a.lease()
+	written := a.Beat()
+	const late = 200 * time.Millisecond
+	a.beaten.Add(-int64(protocol.WorkerTTL - late/2)) // this one was begun in time
+	time.Sleep(late)                                  // and is there too late
+	written()
+	if after, holds := a.lease(); after == before || !holds {
+		t.Errorf("lease %d, holds %v; want another than %d that holds", after, holds, before)
 	}
 }
 
