@@ -71,8 +71,8 @@ type Roster struct {
 	// reconnects counts the connections made anew before the watch was opened;
 	// Run's goroutine alone uses it.
 	reconnects uint64
-	synced      chan struct{} // closed when the first watch has said all it knew
-	syncOnce    sync.Once
+	synced     chan struct{} // closed when the first watch has said all it knew
+	syncOnce   sync.Once
 }
 
 // worker is what is kept of one; Recent in it is as of recentAt.
