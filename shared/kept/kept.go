@@ -6,7 +6,6 @@ package kept
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -82,62 +81,33 @@ func (s *Store) Put(ctx context.Context, r Record) (Record, error) {
 func (s *Store) Get(ctx context.Context, job string) (Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	msg, err := s.stream.GetLastMsgForSubject(ctx, protocol.KeptSubject(job))
-	switch {
-	case err == nil:
-		r, err := parse(msg)
-		if err != nil || !s.leader || r.State == protocol.KeptCancelled {
-			return r, err
-		}
-	case !errors.Is(err, jetstream.ErrMsgNotFound):
-		return Record{}, fmt.Errorf("read record of job %s: %w", job, err)
-	case !s.leader:
-		return Record{}, ErrNone
-	}
-	return s.getLeader(ctx, job)
-}
-
-func parse(msg *jetstream.RawStreamMsg) (Record, error) {
-	k, err := protocol.ParseKept(msg.Header, msg.Data)
-	return Record{Kept: k, Revision: msg.Sequence}, err
-}
-
-// getLeader is Get by way of the stream's leader, which has what was written.
-func (s *Store) getLeader(ctx context.Context, job string) (Record, error) {
-	request, err := json.Marshal(struct {
-		LastBySubject string `json:"last_by_subj"`
-	}{protocol.KeptSubject(job)})
-	if err != nil {
-		return Record{}, fmt.Errorf("encode look-up of job %s: %w", job, err)
-	}
-	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+protocol.KeptStream, request)
-	if err != nil {
-		return Record{}, fmt.Errorf("read record of job %s: %w", job, err)
-	}
-	var answer struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message *struct {
-			Sequence uint64 `json:"seq"`
-			Header   []byte `json:"hdrs"`
-			Data     []byte `json:"data"`
-		} `json:"message"`
-	}
-	if err := json.Unmarshal(reply.Data, &answer); err != nil {
-		return Record{}, fmt.Errorf("read record of job %s: %w", job, err)
+	var m bus.Message
+	var err error
+	if s.leader {
+		// On what is said here depends whether a job is ever done.
+		m, err = bus.LastConfirmed(ctx, s.js, protocol.KeptStream, bus.KeptMarker, protocol.KeptSubject(job), mayChange)
+	} else {
+		m, err = bus.Last(ctx, s.nc, protocol.KeptStream, protocol.KeptSubject(job))
 	}
 	switch {
-	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+	case errors.Is(err, bus.ErrNoMessage):
 		return Record{}, ErrNone
-	case answer.Error != nil:
-		return Record{}, fmt.Errorf("read record of job %s: %w", job, answer.Error)
-	case answer.Message == nil:
-		return Record{}, fmt.Errorf("read record of job %s: answer without a message", job)
-	}
-	header, err := nats.DecodeHeadersMsg(answer.Message.Header)
-	if err != nil {
+	case err != nil:
 		return Record{}, fmt.Errorf("read record of job %s: %w", job, err)
 	}
-	return parse(&jetstream.RawStreamMsg{Sequence: answer.Message.Sequence, Header: header, Data: answer.Message.Data})
+	return parse(m)
+}
+
+// mayChange reports whether a record looks final and needn't be: a job that ended
+// without being begun is queued again under its key.
+func mayChange(m bus.Message) bool {
+	r, err := parse(m)
+	return err == nil && r.State == protocol.KeptDone && !r.Ran
+}
+
+func parse(m bus.Message) (Record, error) {
+	k, err := protocol.ParseKept(m.Header, m.Data)
+	return Record{Kept: k, Revision: m.Sequence}, err
 }
 
 // listWait is how long a list waits for the next record before it takes what it

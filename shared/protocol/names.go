@@ -46,16 +46,17 @@ const (
 )
 
 const (
-	manifestPrefix = "gf.manifest."
+	// ManifestPrefix is what the subjects of all journals begin with.
+	ManifestPrefix = "gf.manifest."
 	// ManifestSubjects matches the journals of all sessions.
-	ManifestSubjects = manifestPrefix + "*"
+	ManifestSubjects = ManifestPrefix + "*"
 	blobPrefix       = "gf.blob."
 	// BlobSubjects matches all blobs.
 	BlobSubjects = blobPrefix + "*"
 )
 
 // ManifestSubject is the journal of a session.
-func ManifestSubject(session string) string { return manifestPrefix + SessionKey(session) }
+func ManifestSubject(session string) string { return ManifestPrefix + SessionKey(session) }
 
 // BlobSubject is where the content with a digest (SHA-256, in hexadecimal) is.
 func BlobSubject(digest string) string { return blobPrefix + digest }

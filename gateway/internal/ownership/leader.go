@@ -10,9 +10,11 @@ import (
 )
 
 // readLeader is read by way of the stream's leader: the client reads a bucket by
-// a direct get, which any replica may answer.
+// a direct get, which any replica may answer. That there is no record is
+// confirmed: a job would run without its session's files, a read find none.
 func (s *Store) readLeader(ctx context.Context, session string) ([]byte, uint64, error) {
-	m, err := bus.Last(ctx, s.nc, bus.KeyStream(protocol.SessionsBucket), bus.KeySubject(protocol.SessionsBucket, protocol.SessionKey(session)))
+	m, err := bus.LastConfirmed(ctx, s.js, bus.KeyStream(protocol.SessionsBucket), bus.SessionsMarker,
+		bus.KeySubject(protocol.SessionsBucket, protocol.SessionKey(session)), bus.Message.Deleted)
 	switch {
 	case errors.Is(err, bus.ErrNoMessage), err == nil && m.Deleted():
 		return nil, 0, ErrNone

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
@@ -43,7 +42,7 @@ var ErrLost = errors.New("session record has changed")
 // Store reads and writes the bucket. Its methods may be called from any
 // goroutine.
 type Store struct {
-	nc    *nats.Conn
+	js    jetstream.JetStream
 	kv    jetstream.KeyValue
 	cache cache
 	// leader makes every read one of the stream's leader. A replica may not
@@ -53,8 +52,8 @@ type Store struct {
 }
 
 // New returns a store over the SESSIONS bucket, which has so many replicas.
-func New(nc *nats.Conn, kv jetstream.KeyValue, replicas int) *Store {
-	return &Store{nc: nc, kv: kv, leader: replicas > 1, now: time.Now, cache: cache{max: CacheSize / 2}}
+func New(js jetstream.JetStream, kv jetstream.KeyValue, replicas int) *Store {
+	return &Store{js: js, kv: kv, leader: replicas > 1, now: time.Now, cache: cache{max: CacheSize / 2}}
 }
 
 // Recall returns the session's owner as it is remembered, or else as Lookup does.

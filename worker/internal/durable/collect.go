@@ -98,6 +98,9 @@ func (c *Collector) Collect(ctx context.Context) (journals map[string]Stored, re
 // names notes the blobs that a message of a journal names. A message that later
 // ones have overtaken counts too: that keeps a blob until the next base.
 func (s *Store) names(ctx context.Context, raw jetstream.Msg, meta *jetstream.MsgMetadata, named map[Digest]struct{}, journals map[string]Stored) error {
+	if bus.ManifestsMarker.Is(raw.Subject()) {
+		return nil
+	}
 	m, err := decodeMessage(raw.Data())
 	if err != nil {
 		return fmt.Errorf("message %d: %w", meta.Sequence.Stream, err)

@@ -93,7 +93,7 @@ func (s *Store) Load(ctx context.Context, session string) (*Journal, error) {
 	j := &Journal{store: s, entries: map[string]Entry{}}
 	j.id.Session = session
 	subject := protocol.ManifestSubject(session)
-	last, err := s.last(ctx, subject)
+	last, err := s.last(ctx, session)
 	if errors.Is(err, bus.ErrNoMessage) {
 		return j, ErrNone
 	}
@@ -124,10 +124,11 @@ func (s *Store) Load(ctx context.Context, session string) (*Journal, error) {
 	return j, nil
 }
 
-func (s *Store) last(ctx context.Context, subject string) (bus.Message, error) {
+// last reads a journal's last message; that there is none is certain.
+func (s *Store) last(ctx context.Context, session string) (bus.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	return bus.Last(ctx, s.Bus.NC, protocol.ManifestsStream, subject)
+	return s.lastConfirmed(ctx, protocol.ManifestsStream, bus.ManifestsMarker, protocol.ManifestSubject(session), func(bus.Message) bool { return false })
 }
 
 func (s *Store) next(ctx context.Context, subject string, from uint64) (bus.Message, error) {
@@ -478,7 +479,13 @@ func (j *Journal) Current(ctx context.Context) (bool, error) {
 	j.mu.Lock()
 	sequence, session := j.sequence, j.id.Session
 	j.mu.Unlock()
-	m, err := j.store.last(ctx, protocol.ManifestSubject(session))
+	if j.store.replicated() {
+		// A server that was frozen may not know of those who wrote since.
+		ctx, cancel := context.WithTimeout(ctx, opTimeout)
+		defer cancel()
+		return bus.Confirm(ctx, j.store.Bus.JS, bus.ManifestsMarker, protocol.ManifestSubject(session), sequence)
+	}
+	m, err := j.store.last(ctx, session)
 	if errors.Is(err, bus.ErrNoMessage) {
 		return sequence == 0, nil
 	}

@@ -22,12 +22,13 @@ type Record struct {
 }
 
 // Record reads a session's record from the bucket's leader; ErrNone if there is
-// none.
+// none, for certain: what is stored of a session without one is removed.
 func (s *Store) Record(ctx context.Context, session string) (Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	r := Record{Session: session}
-	m, err := bus.Last(ctx, s.Bus.NC, bus.KeyStream(protocol.SessionsBucket), bus.KeySubject(protocol.SessionsBucket, protocol.SessionKey(session)))
+	m, err := s.lastConfirmed(ctx, bus.KeyStream(protocol.SessionsBucket), bus.SessionsMarker,
+		bus.KeySubject(protocol.SessionsBucket, protocol.SessionKey(session)), bus.Message.Deleted)
 	switch {
 	case errors.Is(err, bus.ErrNoMessage), err == nil && m.Deleted():
 		return r, ErrNone
@@ -78,3 +79,14 @@ func (s *Store) RemoveRecord(ctx context.Context, r Record) error {
 	}
 	return nil
 }
+
+// lastConfirmed is bus.LastConfirmed where the stream has replicas; elsewhere one
+// server knows all.
+func (s *Store) lastConfirmed(ctx context.Context, stream string, marker bus.Marker, subject string, doubted func(bus.Message) bool) (bus.Message, error) {
+	if !s.replicated() {
+		return bus.Last(ctx, s.Bus.NC, stream, subject)
+	}
+	return bus.LastConfirmed(ctx, s.Bus.JS, stream, marker, subject, doubted)
+}
+
+func (s *Store) replicated() bool { return s.Bus.Manifests.CachedInfo().Config.Replicas > 1 }
