@@ -68,6 +68,17 @@ func WorkerQueue(worker string) string { return jobsPrefix + "worker." + worker 
 // WorkerConsumer is the durable consumer of WorkerQueue.
 func WorkerConsumer(worker string) string { return "worker-" + worker }
 
+// QueueConsumer is the durable consumer of a queue.
+func QueueConsumer(queue string) string {
+	switch queue {
+	case EvaluateQueue:
+		return EvaluateConsumer
+	case BulkQueue:
+		return BulkConsumer
+	}
+	return WorkerConsumer(LastToken(queue))
+}
+
 // CancelSubject is where the gateway says that nobody waits for a job any more.
 func CancelSubject(job string) string { return "gf.cancel." + job }
 

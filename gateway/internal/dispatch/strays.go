@@ -14,21 +14,24 @@ import (
 
 // JetStream says once, in a plain message, that it will not deliver a job again;
 // if the gateway that is told is cut off just then, the job stays in its queue and
-// is never answered. So gateways look for such jobs: one that is in the stream,
-// and behind what its consumer is done with.
+// is never answered. So gateways look for such jobs: one that is in the stream, and
+// behind what its consumer is done with.
 
 const (
 	// strayInterval is about how often a gateway looks. A job must be found twice:
 	// one that was acknowledged just now is in the stream for a moment, too.
-	strayInterval = 10 * time.Second
-	// strayTimeout bounds one look.
+	strayInterval = 5 * time.Second
+	// maxStrayQueues is about how many queues are looked through at a time, if
+	// more hold jobs any of them.
+	maxStrayQueues = 100
+	// strayTimeout bounds one question.
 	strayTimeout = 5 * time.Second
 )
 
 // watchStrays looks until the dispatcher is closed.
 func (d *Dispatcher) watchStrays() {
 	defer d.watching.Done()
-	found := map[string]uint64{} // by consumer
+	found := map[string]uint64{} // by queue
 	timer := time.NewTimer(d.strayInterval + rand.N(d.strayInterval/4))
 	defer timer.Stop()
 	for {
@@ -37,27 +40,53 @@ func (d *Dispatcher) watchStrays() {
 			return
 		case <-timer.C:
 		}
-		for _, consumer := range []string{protocol.EvaluateConsumer, protocol.BulkConsumer} {
-			sequence, err := d.stray(consumer)
+		queues, err := d.waiting()
+		if err != nil {
+			d.cfg.Log.Debug("queues not looked through", "error", err)
+		}
+		again := map[string]uint64{}
+		for _, queue := range queues {
+			sequence, err := d.stray(queue)
 			if err != nil {
-				d.cfg.Log.Debug("queue not looked through", "consumer", consumer, "error", err)
+				d.cfg.Log.Debug("queue not looked through", "queue", queue, "error", err)
+				again[queue] = found[queue]
 				continue
 			}
-			if sequence != 0 && found[consumer] == sequence {
+			if sequence != 0 && found[queue] == sequence {
 				d.handle(advisory{Sequence: sequence, Deliveries: protocol.MaxDeliver})
 			}
-			found[consumer] = sequence
+			again[queue] = sequence
+		}
+		if err == nil {
+			found = again
 		}
 		timer.Reset(d.strayInterval + rand.N(d.strayInterval/4))
 	}
 }
 
-// stray returns the first job of a consumer that it is done with, 0 if there is
-// none.
-func (d *Dispatcher) stray(consumer string) (sequence uint64, err error) {
+// waiting returns queues that hold jobs, the shared ones and some of workers' own.
+func (d *Dispatcher) waiting() (queues []string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), strayTimeout)
 	defer cancel()
-	c, err := d.cfg.Jobs.Consumer(ctx, consumer)
+	info, err := d.cfg.Jobs.Info(ctx, jetstream.WithSubjectFilter(protocol.JobsSubjects))
+	if err != nil {
+		return nil, fmt.Errorf("look at stream: %w", err)
+	}
+	for queue := range info.State.Subjects {
+		shared := queue == protocol.EvaluateQueue || queue == protocol.BulkQueue
+		if shared || len(queues) < maxStrayQueues {
+			queues = append(queues, queue)
+		}
+	}
+	return queues, nil
+}
+
+// stray returns the first job of a queue that its consumer is done with, 0 if
+// there is none.
+func (d *Dispatcher) stray(queue string) (sequence uint64, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), strayTimeout)
+	defer cancel()
+	c, err := d.cfg.Jobs.Consumer(ctx, protocol.QueueConsumer(queue))
 	if err != nil {
 		return 0, fmt.Errorf("look at consumer: %w", err)
 	}
@@ -68,7 +97,13 @@ func (d *Dispatcher) stray(consumer string) (sequence uint64, err error) {
 		return 0, nil
 	case err != nil:
 		return 0, fmt.Errorf("look at queue: %w", err)
-	case first.Sequence > info.AckFloor.Stream:
+	}
+	// The floor rises when later jobs are done; until then nothing else is out.
+	done := info.AckFloor.Stream
+	if info.NumAckPending == 0 {
+		done = info.Delivered.Stream
+	}
+	if first.Sequence > done {
 		return 0, nil
 	}
 	return first.Sequence, nil

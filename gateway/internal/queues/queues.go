@@ -82,7 +82,7 @@ func (r *Reader) ask(ctx context.Context) ([]Queue, error) {
 	for subject, n := range subjects {
 		q := Queue{Name: subject, Waiting: int(n)}
 		if n > 0 {
-			if c, err := r.jobs.Consumer(ctx, consumer(subject)); err == nil {
+			if c, err := r.jobs.Consumer(ctx, protocol.QueueConsumer(subject)); err == nil {
 				ahead := c.CachedInfo()
 				q.Running = min(ahead.NumAckPending, q.Waiting)
 				q.Waiting -= q.Running
@@ -96,17 +96,6 @@ func (r *Reader) ask(ctx context.Context) ([]Queue, error) {
 	}
 	slices.SortFunc(all, func(a, b Queue) int { return cmp.Compare(a.Name, b.Name) })
 	return all, nil
-}
-
-// consumer is the one of a queue.
-func consumer(subject string) string {
-	switch subject {
-	case protocol.EvaluateQueue:
-		return protocol.EvaluateConsumer
-	case protocol.BulkQueue:
-		return protocol.BulkConsumer
-	}
-	return protocol.WorkerConsumer(protocol.LastToken(subject))
 }
 
 // Label names a queue for people: "evaluate", "bulk", "worker:" and its id.

@@ -1,0 +1,53 @@
+package dispatch
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+// The same for the queue of one worker, in which nothing else comes for long.
+func TestStrayJobOfOneWorker(t *testing.T) {
+	g := startWith(t, func(c *Config) { c.strayInterval = 20 * time.Millisecond })
+	deaf, err := g.NC.SubscribeSync("deaf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.advisories.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	g.advisories = deaf
+	consumer, err := g.WorkerConsumer(t.Context(), "w1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := g.do(t.Context(), t, Job{Kind: protocol.Evaluate, Session: "s1", Worker: "w1", Epoch: 1})
+	g.stored(t, 1, protocol.WorkerQueue("w1"))
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		if time.Now().After(deadline) {
+			t.Fatal("never answered")
+		}
+		batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(20*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for msg := range batch.Messages() {
+			if meta, err := msg.Metadata(); err == nil && meta.NumDelivered > 1 {
+				g.begun(t, msg)
+			}
+			msg.Nak()
+		}
+		select {
+		case o := <-out:
+			if o.err != nil || o.Status != 500 {
+				t.Errorf("outcome %+v, want a 500", o)
+			}
+			g.stored(t, 0, protocol.WorkerQueue("w1"))
+			return
+		default:
+		}
+	}
+}
