@@ -304,9 +304,13 @@ func TestIdempotencyKeyIsNotStuck(t *testing.T) {
 	if err := g.nc.ForceReconnect(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the stream is back", func() bool {
-		_, err := c.bus.JS.Stream(t.Context(), protocol.JobsStream)
-		return err == nil && g.Ready() == nil
+	eventually(t, "the stream is back with its consumers", func() bool {
+		for _, consumer := range []string{protocol.EvaluateConsumer, protocol.BulkConsumer} {
+			if _, err := c.bus.JS.Consumer(t.Context(), protocol.JobsStream, consumer); err != nil {
+				return false
+			}
+		}
+		return g.Ready() == nil
 	})
 	w.leave()
 	c.worker("w1", func(w2 *fakeWorker) { w2.sessions = w.sessions })
