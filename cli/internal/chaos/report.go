@@ -12,7 +12,7 @@ import (
 )
 
 // counters are the fleet's own, summed over its processes.
-var counters = []string{"gradefleet_redeliveries_total", "gradefleet_duplicate_results_total", "gradefleet_jobs_exhausted_total"}
+var counters = []string{"gradefleet_redeliveries_total", "gradefleet_session_failovers_total", "gradefleet_duplicate_results_total", "gradefleet_jobs_exhausted_total"}
 
 var outcomes = []history.Outcome{history.OK, history.Missing, history.Refused, history.Unknown, history.Unanswered, history.Fault}
 
@@ -32,6 +32,7 @@ func (s *stage) report(faults []Fault, totals *procs.Totals) error {
 		}
 		fmt.Fprintln(s.out)
 	}
+	s.reasons()
 	fmt.Fprintf(s.out, "\nfaults     %s\n", tally(faults))
 	for _, name := range counters {
 		fmt.Fprintf(s.out, "%s %.0f\n", name, totals.Sum(name))
@@ -58,6 +59,23 @@ func (s *stage) report(faults []Fault, totals *procs.Totals) error {
 		}
 	}
 	return fmt.Errorf("%w: %d violations with seed %d", ErrBroken, len(r.Violations), s.cfg.Seed)
+}
+
+// shownReasons bounds how many are printed.
+const shownReasons = 15
+
+// reasons prints why requests were not answered, the most frequent first.
+func (s *stage) reasons() {
+	counts := s.history.Reasons()
+	sorted := slices.SortedFunc(maps.Keys(counts), func(a, b history.Reason) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)))
+	})
+	for i, r := range sorted[:min(len(sorted), shownReasons)] {
+		if i == 0 {
+			fmt.Fprintln(s.out)
+		}
+		fmt.Fprintf(s.out, "%6d  %-8s %-8s %3d %s\n", counts[r], r.Kind, r.Outcome, r.Status, r.Text)
+	}
 }
 
 // shownViolations bounds how many are printed.

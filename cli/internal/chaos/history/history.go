@@ -214,3 +214,34 @@ func (h *History) Counts() map[Kind]map[Outcome]int {
 	}
 	return counts
 }
+
+// Reason is what an operation was told that was not done or may not have been.
+type Reason struct {
+	Kind    Kind
+	Outcome Outcome
+	Status  int
+	// Text is the beginning of the detail, without digits.
+	Text string
+}
+
+// reasonBytes is how much of a detail tells reasons apart.
+const reasonBytes = 100
+
+// Reasons counts what was told instead of an answer.
+func (h *History) Reasons() map[Reason]int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	counts := map[Reason]int{}
+	for _, o := range h.ops {
+		if out := o.outcome(); out != OK && out != Missing && (out != Refused || o.Status != 0) {
+			text := strings.Map(func(r rune) rune {
+				if r >= '0' && r <= '9' {
+					return '#'
+				}
+				return r
+			}, o.Detail)
+			counts[Reason{o.Kind, out, o.Status, text[:min(len(text), reasonBytes)]}]++
+		}
+	}
+	return counts
+}
