@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -104,7 +105,7 @@ func TestChangeIsSentAgain(t *testing.T) {
 		answers = append(answers, r)
 	}
 	own("b", 2)
-	for i, c := range changes {
+	for i, c := range slices.Backward(changes) { // so that doing them again would show
 		r := ask("b", 2, c.op, "id-"+c.op, c.body, begun)
 		if r.Status != 200 || r.Anew || string(r.Body) != string(answers[i].Body) {
 			t.Errorf("%s sent again: %d %s, want %s", c.op, r.Status, r.Body, answers[i].Body)
