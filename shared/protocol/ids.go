@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 )
@@ -11,6 +12,14 @@ func NewID() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails, see crypto/rand
 	return hex.EncodeToString(b[:])
+}
+
+// NewOperationID returns 96 random bits in 16 characters: the id of a change of a
+// session, of which journals keep many.
+func NewOperationID() string {
+	var b [12]byte
+	rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
 // NewUUID returns a random UUID (RFC 9562, version 4): the id of a forked session.

@@ -41,6 +41,10 @@ const (
 	HeaderBegun    = "Gf-Begun"
 	HeaderGivenUp  = "Gf-Given-Up"
 	HeaderInstance = "Gf-Instance"
+	// Of session operations, see SessionOp.ID, SessionOp.First and Result.Anew.
+	HeaderOperation = "Gf-Operation"
+	HeaderFirst     = "Gf-First"
+	HeaderAnew      = "Gf-Anew"
 )
 
 // Job is one evaluate or run request on its way to a worker.
@@ -131,21 +135,28 @@ type Result struct {
 	Job    string
 	Worker string
 	Status int
-	Body   []byte
+	// Anew says of a change that may have been made when it was sent before (see
+	// SessionOp.First) that it was not: this answer is all that came of it.
+	Anew bool
+	Body []byte
 }
 
 // Header returns the result's headers.
 func (r *Result) Header() map[string][]string {
-	return map[string][]string{
+	h := map[string][]string{
 		HeaderJob:    {r.Job},
 		HeaderWorker: {r.Worker},
 		HeaderStatus: {strconv.Itoa(r.Status)},
 	}
+	if r.Anew {
+		h[HeaderAnew] = []string{"1"}
+	}
+	return h
 }
 
 // ParseResult reads a result from its headers and body.
 func ParseResult(header map[string][]string, body []byte) (Result, error) {
-	r := Result{Job: first(header, HeaderJob), Worker: first(header, HeaderWorker), Body: body}
+	r := Result{Job: first(header, HeaderJob), Worker: first(header, HeaderWorker), Anew: first(header, HeaderAnew) != "", Body: body}
 	var err error
 	if r.Status, err = strconv.Atoi(first(header, HeaderStatus)); err != nil {
 		return r, fmt.Errorf("%s: %w", HeaderStatus, err)

@@ -18,6 +18,9 @@ const (
 	// MaxRequestIDLength is the longest X-Request-ID taken, in bytes; longer
 	// ones are replaced by one of our own.
 	MaxRequestIDLength = 128
+	// MaxOperationIDLength is the longest SessionOp.ID, in bytes; enforced by the
+	// worker, whose journals keep them.
+	MaxOperationIDLength = 32
 	// BlobBytes is the size of the pieces in which file contents are stored,
 	// in bytes: NATS carries 1 MiB a message unless configured for more.
 	BlobBytes = 512 << 10

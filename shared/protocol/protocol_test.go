@@ -33,7 +33,26 @@ func TestGoldenHeaders(t *testing.T) {
 	if got, err := ParseResult(res.Header(), res.Body); err != nil || !reflect.DeepEqual(got, res) {
 		t.Errorf("parsed %+v, %v", got, err)
 	}
-	op := SessionOp{RequestID: "r", Session: "s", Epoch: 1, NewID: "n", NewEpoch: 1, Body: []byte("{}")}
+	res.Anew = true
+	if got, err := ParseResult(res.Header(), res.Body); err != nil || !reflect.DeepEqual(got, res) {
+		t.Errorf("parsed %+v, %v", got, err)
+	}
+	op := SessionOp{RequestID: "r", Session: "s", Epoch: 1, ID: "o", First: at, Attempt: "a", Instance: "7", Sent: at.Add(time.Second), Body: []byte("{}")}
+	want = map[string][]string{
+		"Gf-Version": {"1"}, "Gf-Request": {"r"}, "Gf-Session": {"s"}, "Gf-Epoch": {"1"}, "Gf-Operation": {"o"}, "Gf-First": {"1700000000123456"},
+		"Gf-Job": {"a"}, "Gf-Instance": {"7"}, "Gf-Enqueued": {"1700000001123456"},
+	}
+	if got := op.Header(); !reflect.DeepEqual(got, want) {
+		t.Errorf("operation headers %v, want %v", got, want)
+	}
+	if got, err := ParseSessionOp(want, op.Body); err != nil || !reflect.DeepEqual(got, op) {
+		t.Errorf("parsed %+v, %v", got, err)
+	}
+	want[HeaderOperation] = []string{strings.Repeat("x", MaxOperationIDLength+1)}
+	if _, err := ParseSessionOp(want, nil); err == nil || !strings.Contains(err.Error(), "33 bytes") {
+		t.Errorf("an id too long: %v", err)
+	}
+	op = SessionOp{RequestID: "r", Session: "s", Epoch: 1, NewID: "n", NewEpoch: 1, Body: []byte("{}")}
 	if got, err := ParseSessionOp(op.Header(), op.Body); err != nil || !reflect.DeepEqual(got, op) {
 		t.Errorf("parsed %+v, %v", got, err)
 	}
@@ -116,7 +135,7 @@ func TestWorkerIDsAreSubjectTokens(t *testing.T) {
 func TestIDsDiffer(t *testing.T) {
 	seen := map[string]bool{}
 	for range 1000 {
-		for _, id := range []string{NewID(), NewUUID()} {
+		for _, id := range []string{NewID(), NewUUID(), NewOperationID()} {
 			if seen[id] || CheckSessionID(id) != nil {
 				t.Fatalf("id %q came twice or can't be a session's", id)
 			}

@@ -31,15 +31,25 @@ type SessionOp struct {
 	// NewID and NewEpoch name the copy that a fork makes.
 	NewID    string
 	NewEpoch uint64
-	// ID names what is asked for: who gets one again does it once and answers the
-	// same. Empty: it may not be asked again.
+	// ID names a change for its whole life, however often it is sent and to whomever:
+	// the session's journal remembers it, so that it is made once (see
+	// NewOperationID). Empty: it is not a change, or its gateway knew of no ids.
 	ID string
+	// First is when it was first sent, in the gateway's clock, if it may have been
+	// done since. Zero: it was not sent before, or has not been done for certain.
+	First time.Time
+	// Attempt names this sending of it: a worker that gets one again does it once
+	// and answers the same. Empty: it may not be asked again.
+	Attempt string
 	// Instance is the life of the worker that is asked (see Heartbeat.Instance):
 	// in another one it doesn't answer, since it doesn't know what it did before.
 	// Empty: any.
 	Instance string
 	// Sent is when the gateway sent it, in the gateway's clock: a change that
-	// arrives after one that was sent later is not made. Zero if that isn't known.
+	// arrives after one that was sent later is not made. It is that of each sending,
+	// not of the first: who sends again has a caller who waits still, and what is
+	// held up on its way of an earlier sending has the same ID. Zero if that isn't
+	// known.
 	Sent time.Time
 	Body []byte
 }
@@ -53,7 +63,13 @@ func (o *SessionOp) Header() map[string][]string {
 		HeaderEpoch:     {strconv.FormatUint(o.Epoch, 10)},
 	}
 	if o.ID != "" {
-		h[HeaderJob] = []string{o.ID}
+		h[HeaderOperation] = []string{o.ID}
+	}
+	if !o.First.IsZero() {
+		h[HeaderFirst] = []string{strconv.FormatInt(o.First.UnixMicro(), 10)}
+	}
+	if o.Attempt != "" {
+		h[HeaderJob] = []string{o.Attempt}
 	}
 	if o.Instance != "" {
 		h[HeaderInstance] = []string{o.Instance}
@@ -74,7 +90,8 @@ func ParseSessionOp(header map[string][]string, body []byte) (SessionOp, error) 
 		RequestID: first(header, HeaderRequestID),
 		Session:   first(header, HeaderSession),
 		NewID:     first(header, HeaderNewID),
-		ID:        first(header, HeaderJob),
+		ID:        first(header, HeaderOperation),
+		Attempt:   first(header, HeaderJob),
 		Instance:  first(header, HeaderInstance),
 		Body:      body,
 	}
@@ -84,9 +101,17 @@ func ParseSessionOp(header map[string][]string, body []byte) (SessionOp, error) 
 	if err := CheckSessionID(o.Session); err != nil {
 		return o, err
 	}
+	if len(o.ID) > MaxOperationIDLength {
+		return o, fmt.Errorf("%s has %d bytes, the limit is %d", HeaderOperation, len(o.ID), MaxOperationIDLength)
+	}
 	var err error
 	if o.Epoch, err = strconv.ParseUint(first(header, HeaderEpoch), 10, 64); err != nil {
 		return o, fmt.Errorf("%s: %w", HeaderEpoch, err)
+	}
+	if first(header, HeaderFirst) != "" {
+		if o.First, err = micros(header, HeaderFirst); err != nil {
+			return o, err
+		}
 	}
 	if first(header, HeaderEnqueued) != "" {
 		if o.Sent, err = micros(header, HeaderEnqueued); err != nil {

@@ -79,13 +79,14 @@ func stopping(kind protocol.Kind) error {
 //
 // A request or its reply may be lost with a connection on the way. A read is then
 // asked again, and so is anything else of a worker whose instance is known;
-// without one, whether it was done is not known. A change that was
-// overtaken on its way by one that was sent later is sent again as a new one.
+// without one, whether it was done is not known. A change that was overtaken on
+// its way by one that was sent later is sent again, as sent now. All of that is
+// the same change to a durable session, by o.ID.
 func (d *Dispatcher) Ask(ctx context.Context, worker, op string, o protocol.SessionOp) (protocol.Result, error) {
 	for wait := overtakenWait; ; wait = min(2*wait, maxOvertakenWait) {
 		o.Sent = time.Now()
 		if o.Instance != "" && op != protocol.OpRead {
-			o.ID = protocol.NewID()
+			o.Attempt = protocol.NewID()
 		}
 		r, err := d.askOnce(ctx, worker, op, o)
 		if err != nil || r.Status != protocol.StatusOvertaken {
@@ -106,7 +107,7 @@ const (
 
 func (d *Dispatcher) askOnce(ctx context.Context, worker, op string, o protocol.SessionOp) (protocol.Result, error) {
 	msg := &nats.Msg{Subject: protocol.SessionSubject(worker, op), Header: nats.Header(o.Header()), Data: o.Body}
-	reply, err := d.request(ctx, msg, op == protocol.OpRead || o.ID != "")
+	reply, err := d.request(ctx, msg, op == protocol.OpRead || o.Attempt != "")
 	switch {
 	case err == nil:
 		return parse(reply)

@@ -216,15 +216,21 @@ func TestLostReplies(t *testing.T) {
 	}
 }
 
-// A change that another one overtook is sent again, as sent now.
+// A change that another one overtook is sent again, as sent now: the same change,
+// in another attempt, which no worker has answered yet.
 func TestOvertakenChange(t *testing.T) {
 	g := start(t)
 	var sent []time.Time
+	attempts := map[string]bool{}
 	sub, err := g.NC.Subscribe(protocol.SessionSubject("w1", protocol.OpWrite), func(m *nats.Msg) {
 		op, err := protocol.ParseSessionOp(m.Header, m.Data)
 		if err != nil {
 			t.Error(err)
 		}
+		if op.ID != "change" || op.Attempt == "" || attempts[op.Attempt] {
+			t.Errorf("asked for %q in attempt %q", op.ID, op.Attempt)
+		}
+		attempts[op.Attempt] = true
 		r := protocol.Result{Worker: "w1", Status: protocol.StatusOvertaken}
 		if sent = append(sent, op.Sent); len(sent) == 3 {
 			r.Status = 200
@@ -237,7 +243,7 @@ func TestOvertakenChange(t *testing.T) {
 	defer sub.Unsubscribe()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	r, err := g.Ask(ctx, "w1", protocol.OpWrite, protocol.SessionOp{Session: "s1", Epoch: 1})
+	r, err := g.Ask(ctx, "w1", protocol.OpWrite, protocol.SessionOp{Session: "s1", Epoch: 1, ID: "change", Instance: "7"})
 	if err != nil || r.Status != 200 || len(sent) != 3 || !sent[0].Before(sent[1]) || !sent[1].Before(sent[2]) {
 		t.Errorf("%+v, %v after sends at %v; want the third to be taken, each later than the one before", r, err, sent)
 	}

@@ -16,32 +16,38 @@ import (
 
 // Read reads a file of a session.
 func (r *Router) Read(ctx context.Context, req Request) (protocol.Result, error) {
-	return r.ask(ctx, protocol.OpRead, req, "File does not exist")
+	ctx, cancel := context.WithTimeout(ctx, r.FileDeadline)
+	defer cancel()
+	return r.ask(ctx, req, "File does not exist", func(owner ownership.Owner) (protocol.Result, error) {
+		return r.askOwner(ctx, owner, protocol.OpRead, operation(req, owner))
+	})
 }
 
 // Delete deletes a file of a session.
 func (r *Router) Delete(ctx context.Context, req Request) (protocol.Result, error) {
-	return r.ask(ctx, protocol.OpDelete, req, "File does not exist")
+	return r.change(ctx, protocol.OpDelete, req, "File does not exist")
 }
 
 // Rename renames a file of a session.
 func (r *Router) Rename(ctx context.Context, req Request) (protocol.Result, error) {
-	return r.ask(ctx, protocol.OpRename, req, "Old file does not exist")
+	return r.change(ctx, protocol.OpRename, req, "Old file does not exist")
 }
 
 // ask asks a session's owner; a session without one is a 404 that says missing.
-func (r *Router) ask(ctx context.Context, op string, req Request, missing string) (protocol.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.FileDeadline)
-	defer cancel()
+func (r *Router) ask(ctx context.Context, req Request, missing string, send func(ownership.Owner) (protocol.Result, error)) (protocol.Result, error) {
 	return r.follow(ctx, req, route{
 		find:    r.Sessions.Recall,
 		missing: func() (ownership.Owner, error) { return ownership.Owner{}, fault.NotFound(missing) },
-		send: func(owner ownership.Owner) (protocol.Result, error) {
-			return r.askOwner(ctx, owner, op, operation(req, owner))
-		},
-		// A second delete or rename would say that there is no such file.
-		once: op == protocol.OpDelete || op == protocol.OpRename,
+		send:    send,
 	})
+}
+
+func (r *Router) change(ctx context.Context, op string, req Request, missing string) (protocol.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.FileDeadline)
+	defer cancel()
+	c := r.newChange(op, req)
+	res, err := r.ask(ctx, req, missing, func(owner ownership.Owner) (protocol.Result, error) { return c.send(ctx, owner) })
+	return c.outcome(res, err)
 }
 
 func operation(req Request, owner ownership.Owner) protocol.SessionOp {
@@ -53,16 +59,7 @@ func (r *Router) Write(ctx context.Context, req Request) (protocol.Result, error
 	ctx, cancel := context.WithTimeout(ctx, r.FileDeadline)
 	defer cancel()
 	created := false
-	// doubt is the error of a send that may have been carried out: what comes of
-	// sending again says nothing of that, unless it is done then.
-	var doubt error
-	send := func(owner ownership.Owner) (protocol.Result, error) {
-		res, err := r.askOwner(ctx, owner, protocol.OpWrite, operation(req, owner))
-		if errors.Is(err, errLost) {
-			doubt = err
-		}
-		return res, err
-	}
+	c := r.newChange(protocol.OpWrite, req)
 	res, err := r.follow(ctx, req, route{
 		// A worker that is not the owner any more would make the session anew.
 		find: r.Sessions.Lookup,
@@ -71,7 +68,7 @@ func (r *Router) Write(ctx context.Context, req Request) (protocol.Result, error
 			return o, err
 		},
 		send: func(owner ownership.Owner) (protocol.Result, error) {
-			res, err := send(owner)
+			res, err := c.send(ctx, owner)
 			if !created || !errors.Is(err, dispatch.ErrNobody) {
 				return res, err
 			}
@@ -80,13 +77,10 @@ func (r *Router) Write(ctx context.Context, req Request) (protocol.Result, error
 			if owner, err = r.placeElsewhere(ctx, req.Session, owner); err != nil {
 				return protocol.Result{}, err
 			}
-			return send(owner)
+			return c.send(ctx, owner)
 		},
 	})
-	if doubt != nil && (err != nil || res.Status != http.StatusOK) {
-		return protocol.Result{}, doubt
-	}
-	return res, err
+	return c.outcome(res, err)
 }
 
 // place gives a new session an owner; created is false if another gateway was

@@ -160,7 +160,7 @@ type route struct {
 	// send sends the request to the owner.
 	send func(owner ownership.Owner) (protocol.Result, error)
 	// once says that a request whose worker was lost with it must not be sent
-	// again: it may have been carried out.
+	// again: it may have been carried out, and nobody could tell.
 	once bool
 }
 

@@ -34,6 +34,9 @@ type fleet struct {
 	sent      []string
 	// answer says what a worker answers; nil: 200.
 	answer func(worker string, epoch uint64) int
+	// anew workers say that what they are sent again was not done before.
+	anew bool
+	ops  []protocol.SessionOp
 }
 
 func newFleet(live ...string) *fleet {
@@ -136,6 +139,7 @@ func (f *fleet) Do(_ context.Context, job dispatch.Job) (protocol.Result, error)
 }
 
 func (f *fleet) Ask(_ context.Context, worker, op string, o protocol.SessionOp) (protocol.Result, error) {
+	f.ops = append(f.ops, o)
 	if f.mute[worker] {
 		f.sent = append(f.sent, op+" "+worker+" mute")
 		return protocol.Result{}, fault.Unavailable("mute", dispatch.ErrNobody)
@@ -148,7 +152,9 @@ func (f *fleet) Ask(_ context.Context, worker, op string, o protocol.SessionOp) 
 	if op == protocol.OpFork && (o.NewID == "" || o.NewEpoch != 1 || f.bucket[o.NewID].Worker != worker) {
 		return protocol.Result{}, fmt.Errorf("fork to %q of epoch %d without a record", o.NewID, o.NewEpoch)
 	}
-	return f.send(op, worker, o.Epoch)
+	res, err := f.send(op, worker, o.Epoch)
+	res.Anew = f.anew && res.Status != 200 && !o.First.IsZero()
+	return res, err
 }
 
 func (f *fleet) send(what, worker string, epoch uint64) (protocol.Result, error) {
@@ -318,6 +324,53 @@ func TestRouting(t *testing.T) {
 			f.ownDurable("s", "a", 1)
 			f.dying["a"], f.live["b"], f.live["c"] = true, false, false
 		}), (*Router).Write, "write a dies", 502, "may have been done"},
+		{"durable, delete, owner is lost while it is asked", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.dying["a"] = true }),
+			(*Router).Delete, "delete a dies, delete c/2", 200, ""},
+		{"durable, rename, owner is lost while it is asked", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.dying["a"] = true }),
+			(*Router).Rename, "rename a dies, rename c/2", 200, ""},
+		{"durable, delete, owner is lost while it is asked, and did not do it", durable(func(f *fleet) {
+			f.ownDurable("s", "a", 1)
+			f.dying["a"], f.anew = true, true
+			f.answer = func(string, uint64) int { return 404 }
+		}), (*Router).Delete, "delete a dies, delete c/2", 404, ""},
+		{"durable, delete, owner is lost while it is asked, and the next knows of no ids", durable(func(f *fleet) {
+			f.ownDurable("s", "a", 1)
+			f.dying["a"] = true
+			f.answer = func(string, uint64) int { return 404 }
+		}), (*Router).Delete, "delete a dies, delete c/2", 502, "may have been done"},
+		{"durable, write, owner is lost while it is asked, did not do it, and the next can't", durable(func(f *fleet) {
+			f.ownDurable("s", "a", 1)
+			f.dying["a"], f.anew = true, true
+			f.answer = func(string, uint64) int { return 503 }
+		}), (*Router).Write, "write a dies, write c/2", 503, ""},
+		{"durable, write, NATS didn't say whether it is stored", durable(func(f *fleet) {
+			f.ownDurable("s", "a", 1)
+			f.answer = func(string, uint64) int { return map[int]int{1: 504}[len(f.sent)] + map[int]int{2: 200}[len(f.sent)] }
+		}), (*Router).Write, "write a/1, write a/1", 200, ""},
+		{"durable, delete, NATS didn't say whether it is stored, and it is not", durable(func(f *fleet) {
+			f.ownDurable("s", "a", 1)
+			f.anew = true
+			f.answer = func(string, uint64) int { return map[int]int{1: 504}[len(f.sent)] + map[int]int{2: 404}[len(f.sent)] }
+		}), (*Router).Delete, "delete a/1, delete a/1", 404, ""},
+		{"durable, delete, NATS didn't say whether it is stored, nor can the session be opened", durable(func(f *fleet) {
+			f.ownDurable("s", "a", 1)
+			f.answer = func(string, uint64) int { return map[int]int{1: 504}[len(f.sent)] + map[int]int{2: 503}[len(f.sent)] }
+		}), (*Router).Delete, "delete a/1, delete a/1", 504, ""},
+		{"durable, write, NATS never says whether it is stored", durable(func(f *fleet) {
+			f.ownDurable("s", "a", 1)
+			f.anew = true
+			f.answer = func(string, uint64) int { return 504 }
+		}), (*Router).Write, "write a/1, write a/1, write a/1, write a/1", 504, ""},
+		{"durable, read, and NATS doesn't answer", durable(func(f *fleet) {
+			f.ownDurable("s", "a", 1)
+			f.answer = func(string, uint64) int { return 504 }
+		}), (*Router).Read, "read a/1", 504, ""},
+		{"not durable, a delete that may have been done", func(f *fleet) {
+			f.own("s", "a", 1)
+			f.answer = func(string, uint64) int { return 504 }
+		}, (*Router).Delete, "delete a/1", 504, ""},
+		{"not durable, delete, owner is lost while it is asked", func(f *fleet) { f.own("s", "a", 1); f.dying["a"] = true },
+			(*Router).Delete, "delete a dies", 502, "may have been done"},
 		{"durable, owner doesn't store any more", durable(func(f *fleet) { f.ownDurable("s", "a", 1); f.durable["a"] = false }),
 			(*Router).Read, "read c/2", 200, ""},
 		{"durable, owner is lost, the others don't store", func(f *fleet) { f.ownDurable("s", "dead", 3) }, (*Router).Read, "", 503, "no other worker that stores"},
@@ -361,6 +414,49 @@ func TestRouting(t *testing.T) {
 				t.Errorf("fault %v, want a %d with %q", e, c.status, c.detail)
 			}
 		})
+	}
+}
+
+// A change has one id however often it is sent, and no other has it; what was not
+// done for certain is not said to have been sent before.
+func TestChangeHasOneID(t *testing.T) {
+	seen := map[string]bool{"": true}
+	for name, call := range map[string]func(*Router, context.Context, Request) (protocol.Result, error){
+		"write": (*Router).Write, "delete": (*Router).Delete, "rename": (*Router).Rename,
+	} {
+		f := newFleet("a", "b", "c")
+		durable(func(f *fleet) {
+			f.ownDurable("s", "a", 1)
+			f.cache["s"] = f.bucket["s"]
+			f.dying["c"] = true
+			f.answer = func(worker string, _ uint64) int {
+				if worker == "a" {
+					f.ownDurable("s", "c", 2)
+					f.live["a"] = false
+					return 421
+				}
+				return 200
+			}
+		})(f)
+		r := New(Config{Dispatcher: f, Sessions: f, Workers: f, FileDeadline: time.Minute, Log: slog.New(slog.DiscardHandler)})
+		before := time.Now()
+		res, err := call(r, t.Context(), Request{Session: "s"})
+		if err != nil || res.Status != 200 || len(f.ops) != 3 {
+			t.Fatalf("%s: %+v, %v after %q", name, res, err, f.sent)
+		}
+		id := f.ops[0].ID
+		if seen[id] {
+			t.Errorf("%s has the id %q, which is none or another's", name, id)
+		}
+		seen[id] = true
+		for i, o := range f.ops {
+			if o.ID != id || o.First.IsZero() != (i < 2) {
+				t.Errorf("%s, sending %d has id %q, first sent %v; the first had %q", name, i, o.ID, o.First, id)
+			}
+		}
+		if first := f.ops[2].First; first.Before(before) || first.After(time.Now()) {
+			t.Errorf("%s was first sent at %v", name, first)
+		}
 	}
 }
 

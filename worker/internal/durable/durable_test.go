@@ -462,6 +462,19 @@ func TestLostAcknowledgement(t *testing.T) {
 	if _, err := s.settle(t.Context(), msg, j.sequence); !errors.Is(err, ErrFenced) {
 		t.Errorf("another's message is there: %v, want ErrFenced", err)
 	}
+	// Another's base has replaced what was before it: nobody knows.
+	j = mustLoad(t, s, "s")
+	j.Begin(Identity{Session: "s", Created: 7, Epoch: 2})
+	lost := j.sequence
+	for range 2 {
+		j.changes = maxChanges
+		if err := j.Claim().Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.settle(t.Context(), msg, lost); !errors.Is(err, ErrDoubt) {
+		t.Errorf("another's base is there: %v, want ErrDoubt", err)
+	}
 }
 
 // Of a format that this worker doesn't know it leaves a journal alone.

@@ -97,6 +97,12 @@ type message struct {
 	Gone   bool        `json:"gone,omitempty"`
 	Set    []wireEntry `json:"set,omitempty"`
 	Delete []wireEntry `json:"del,omitempty"` // paths alone
+	// Operations are the ids of those whose changes these are, in a base the latest;
+	// not all changes are an operation's. Nil if the writer knew of none.
+	Operations []string `json:"ops,omitzero"`
+	// Forgotten, in a base, is when the last operation was stored that isn't among
+	// them, in nanoseconds since 1970; 0 if there was none.
+	Forgotten int64 `json:"forgot,omitempty"`
 	// Pieces hold what would be in Set if it weren't too much for a message:
 	// its JSON, of Size bytes.
 	Pieces [][]byte `json:"pieces,omitempty"`

@@ -60,6 +60,8 @@ type Journal struct {
 	// worker is who wrote it.
 	worker  string
 	entries map[string]Entry
+	// operations are those whose changes are in entries.
+	operations operations
 	// sequence is the last message's; 0 if there is none.
 	sequence uint64
 	written  time.Time // when
@@ -81,9 +83,11 @@ type Batch struct {
 	journal *Journal
 	set     map[string]Entry
 	deleted map[string]struct{}
-	claim   bool // to be written although it may change nothing
-	done    chan struct{}
-	err     error
+	// operations are the ids of those that made the changes, as far as they have one.
+	operations []string
+	claim      bool // to be written although it may change nothing
+	done       chan struct{}
+	err        error
 }
 
 // Load reads a session's journal. If there is none it returns an empty one, to
@@ -147,7 +151,7 @@ func (j *Journal) take(ctx context.Context, raw bus.Message) error {
 		return fail(err)
 	}
 	if m.Base || m.Gone {
-		j.entries, j.based = map[string]Entry{}, m.Base
+		j.entries, j.operations, j.based = map[string]Entry{}, operations{forgotten: m.Forgotten}, m.Base
 		j.changes, j.changeBytes, j.baseBytes, j.deadBytes = 0, 0, len(raw.Data), 0
 	} else {
 		if !j.based {
@@ -170,6 +174,12 @@ func (j *Journal) take(ctx context.Context, raw bus.Message) error {
 			return fail(err)
 		}
 		j.put(e)
+	}
+	if m.Operations == nil && !m.Gone {
+		j.operations.forget(raw.Time) // written by a worker that knew of none
+	}
+	for _, id := range m.Operations {
+		j.operations.add(id, raw.Time)
 	}
 	j.last = Identity{Session: m.Session, Created: m.Created, Epoch: m.Epoch}
 	j.worker, j.sequence, j.written = m.Worker, raw.Sequence, raw.Time
@@ -224,7 +234,7 @@ func (j *Journal) Begin(id Identity) {
 func (j *Journal) Reset() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.entries, j.based = map[string]Entry{}, false
+	j.entries, j.operations, j.based = map[string]Entry{}, operations{}, false
 }
 
 // Entry returns what there is at a path.
@@ -251,9 +261,10 @@ func (j *Journal) sorted() []Entry {
 	return all
 }
 
-// Stage notes changes, in the order of its calls; they are stored when Wait of
-// the batch says so. Contents must be stored before.
-func (j *Journal) Stage(set []Entry, deleted []string) *Batch {
+// Stage notes changes, in the order of its calls, and the ids of the operations
+// that made them; they are stored together, when Wait of the batch says so.
+// Contents must be stored before.
+func (j *Journal) Stage(set []Entry, deleted []string, operations ...string) *Batch {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	b := j.next
@@ -270,6 +281,12 @@ func (j *Journal) Stage(set []Entry, deleted []string) *Batch {
 		j.put(e)
 		delete(b.deleted, e.Path)
 		b.set[e.Path] = e
+	}
+	for _, id := range operations {
+		if id != "" {
+			j.operations.add(id, time.Now())
+			b.operations = append(b.operations, id)
+		}
 	}
 	return b
 }
@@ -356,6 +373,7 @@ func (j *Journal) write(b *Batch) error {
 		for _, e := range b.set {
 			m.Set = append(m.Set, e.wire())
 		}
+		m.Operations = append([]string{}, b.operations...)
 		for path := range b.deleted {
 			var w wireEntry
 			w.Path, w.RawPath = wirePath(path)
@@ -407,6 +425,7 @@ func (j *Journal) encodeBase(ctx context.Context, m message) ([]byte, error) {
 	for _, e := range j.sorted() {
 		m.Set = append(m.Set, e.wire())
 	}
+	m.Operations, m.Forgotten = j.operations.ids(), j.operations.forgotten
 	data, err := json.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode base: %w", err)

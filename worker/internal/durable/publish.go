@@ -66,7 +66,11 @@ func (s *Store) settle(ctx context.Context, msg *nats.Msg, sequence uint64) (*je
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrDoubt, err)
-	case !bytes.Equal(next.Data, msg.Data):
+	case bytes.Equal(next.Data, msg.Data):
+	case next.Header.Get(headerBase) != "":
+		// Of another owner, in place of what was before it: maybe this one.
+		return nil, fmt.Errorf("%w: the journal has a new base", ErrDoubt)
+	default:
 		return nil, ErrFenced
 	}
 	return &jetstream.PubAck{Stream: s.Bus.Manifests.CachedInfo().Config.Name, Sequence: next.Sequence}, nil

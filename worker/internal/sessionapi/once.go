@@ -8,8 +8,9 @@ import (
 )
 
 // A request or its answer may be lost with a connection, and then the gateway
-// asks the same again. So answers are remembered, by the id of what was asked for:
-// it is carried out once.
+// asks the same again. So answers are remembered, by the attempt's id: it is carried
+// out once. What is sent anew, as another attempt at the same thing, is for the
+// journal to know (see workcopy).
 const (
 	// onceAge is how long: longer than a gateway asks for one thing by default.
 	onceAge = 2 * time.Minute

@@ -159,11 +159,12 @@ func (s *Service) answer(name string, do operation, r micro.Request) (result pro
 			return protocol.Result{Status: 200, Body: body}
 		}
 	}
+	_, anew := errors.AsType[*workcopy.Anew](err)
 	status, detail := describe(err)
 	if status >= 500 && !errors.Is(err, session.ErrNoSpace) {
 		s.log.Error("session operation failed", "operation", name, "session", op.Session, "request", op.RequestID, "error", err)
 	}
-	return protocol.Result{Status: status, Body: protocol.ErrorBody(detail)}
+	return protocol.Result{Status: status, Anew: anew, Body: protocol.ErrorBody(detail)}
 }
 
 // refusal is an error with its status and text for the caller.
@@ -184,6 +185,8 @@ func describe(err error) (status int, detail string) {
 		return protocol.StatusMisdirected, err.Error()
 	case errors.Is(err, workcopy.ErrOvertaken):
 		return protocol.StatusOvertaken, err.Error()
+	case errors.Is(err, workcopy.ErrForgotten):
+		return 502, "The operation may have been done when it was first asked for; " + err.Error()
 	case errors.Is(err, durable.ErrFull):
 		return 507, "No room left to store the change; delete files, or sessions that nobody needs"
 	case errors.Is(err, durable.ErrDoubt):
@@ -276,7 +279,7 @@ func (s *Service) write(ctx context.Context, op protocol.SessionOp, req fields) 
 		return nil, s.notOpened(op, err)
 	}
 	defer h.Release()
-	h.Sent = op.Sent
+	h.Sent, h.First, h.Operation = op.Sent, op.First, op.ID
 	if err := h.WriteFile(ctx, req.relPath, data); err != nil {
 		return nil, err
 	}
@@ -289,7 +292,7 @@ func (s *Service) delete(ctx context.Context, op protocol.SessionOp, req fields)
 		return nil, err
 	}
 	defer h.Release()
-	h.Sent = op.Sent
+	h.Sent, h.First, h.Operation = op.Sent, op.First, op.ID
 	if err := h.DeleteFile(ctx, req.relPath); err != nil {
 		return nil, err
 	}
@@ -302,7 +305,7 @@ func (s *Service) rename(ctx context.Context, op protocol.SessionOp, req fields)
 		return nil, err
 	}
 	defer h.Release()
-	h.Sent = op.Sent
+	h.Sent, h.First, h.Operation = op.Sent, op.First, op.ID
 	if err := h.RenameFile(ctx, req.oldPath, req.newPath); err != nil {
 		return nil, err
 	}

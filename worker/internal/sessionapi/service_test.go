@@ -28,6 +28,8 @@ func TestDescribe(t *testing.T) {
 		{notStored(fmt.Errorf("%w: no answer", durable.ErrDoubt)), 504},
 		{notStored(durable.ErrFull), 507},
 		{session.ErrNotExist, 404},
+		{workcopy.ErrForgotten, 502},
+		{&workcopy.Anew{Err: session.ErrNotExist}, 404},
 		{workcopy.ErrElsewhere, protocol.StatusMisdirected},
 		{errors.New("unheard of"), 500},
 	} {

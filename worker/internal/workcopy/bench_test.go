@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+
+	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
 // What storing costs a write, beside a worker that doesn't store.
@@ -27,6 +29,7 @@ func BenchmarkWriteFile(b *testing.B) {
 						w.Beat()()
 						h, err := w.Acquire(b.Context(), id, 1, true)
 						if err == nil {
+							h.Operation = protocol.NewOperationID()
 							err = h.WriteFile(b.Context(), fmt.Sprintf("bench/%02d.txt", n%16), data)
 						}
 						if err != nil {

@@ -83,7 +83,8 @@ func (h *Hold) wait(b *durable.Batch) error {
 
 // WriteFile is session.WriteFile; when it returns the file is stored.
 //
-// Errors: those of session.WriteFile, ErrNotStored, ErrElsewhere.
+// Errors: those of session.WriteFile, ErrNotStored, ErrElsewhere, ErrOvertaken,
+// ErrForgotten; in an Anew if the journal was found not to have the change.
 func (h *Hold) WriteFile(ctx context.Context, path string, data []byte) error {
 	if h.journal == nil {
 		return h.inOrder(func() error { return h.Session.WriteFile(path, data) })
@@ -161,23 +162,39 @@ func (h *Hold) RenameFile(ctx context.Context, from, to string) error {
 	})
 }
 
-// change does an operation and stores what it changed: that which tells, or if
-// it doesn't know for sure, what a scan finds.
+// change does an operation, unless it was done before, and stores what it changed:
+// that which tells, or if it doesn't know for sure, what a scan finds.
+//
+// One that changed nothing that is stored leaves no id, and if it is asked again is
+// done again: nobody can have seen that it was done before.
 func (h *Hold) change(ctx context.Context, do func() error, tell func() (set []durable.Entry, deleted []string, sure bool, err error)) error {
-	c := h.c
-	c.order.Lock()
-	err := h.overtaken()
-	if err == nil {
-		err = h.usable()
+	h.c.order.Lock()
+	made, err := h.before()
+	if made || err != nil {
+		h.c.order.Unlock()
+		if made {
+			return h.stands()
+		}
+		return err
 	}
-	if err != nil {
+	err = h.make(ctx, do, tell)
+	if err != nil && !h.First.IsZero() {
+		err = &Anew{err}
+	}
+	return err
+}
+
+// make does what change is to do; order is held, and not any more when it returns.
+func (h *Hold) make(ctx context.Context, do func() error, tell func() (set []durable.Entry, deleted []string, sure bool, err error)) error {
+	c := h.c
+	if err := h.overtaken(); err != nil {
 		c.order.Unlock()
 		return err
 	}
 	if c.looked == nil {
 		c.looked = map[string]look{}
 	}
-	if err = do(); err != nil {
+	if err := do(); err != nil {
 		_, refused := errors.AsType[*session.Error](err)
 		if !refused {
 			c.fail(err) // nobody knows how far it came
@@ -192,10 +209,11 @@ func (h *Hold) change(ctx context.Context, do func() error, tell func() (set []d
 	}
 	var batch *durable.Batch
 	set, deleted, sure, err := tell()
-	if err == nil && sure {
-		batch = h.journal.Stage(set, deleted)
-	} else if err == nil {
-		batch, err = c.scan(ctx, h.Session, h.journal, false)
+	if err == nil && !sure {
+		set, deleted, err = c.differences(ctx, h.Session, h.journal)
+	}
+	if err == nil {
+		batch = stage(h.journal, set, deleted, false, h.Operation)
 	}
 	if err != nil {
 		c.fail(err)
@@ -283,12 +301,30 @@ func (h *Hold) Save(ctx context.Context) error {
 // scan stages what differs between the directory and the journal, contents
 // stored; order is held. The batch is nil if there is nothing to wait for.
 func (c *workcopy) scan(ctx context.Context, sess *session.Session, journal *durable.Journal, always bool) (*durable.Batch, error) {
-	var set []durable.Entry
+	set, deleted, err := c.differences(ctx, sess, journal)
+	if err != nil {
+		return nil, err
+	}
+	return stage(journal, set, deleted, always), nil
+}
+
+// stage stages changes and whose they are. Where there are none it returns what
+// there is to wait for, unless it is to stage always.
+func stage(journal *durable.Journal, set []durable.Entry, deleted []string, always bool, operations ...string) *durable.Batch {
+	if len(set) == 0 && len(deleted) == 0 && !always {
+		return journal.Staged()
+	}
+	return journal.Stage(set, deleted, operations...)
+}
+
+// differences is what differs between the directory and the journal, contents
+// stored; order is held.
+func (c *workcopy) differences(ctx context.Context, sess *session.Session, journal *durable.Journal) (set []durable.Entry, deleted []string, err error) {
 	seen := make(map[string]struct{}, len(c.looked))
 	if c.looked == nil {
 		c.looked = map[string]look{}
 	}
-	err := sess.Scan(ctx, func(item session.Item, open session.Opener) error {
+	err = sess.Scan(ctx, func(item session.Item, open session.Opener) error {
 		seen[item.Path] = struct{}{}
 		e, known := journal.Entry(item.Path)
 		if known && kinds[item.Kind] != e.Kind {
@@ -317,17 +353,13 @@ func (c *workcopy) scan(ctx context.Context, sess *session.Session, journal *dur
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var deleted []string
 	for _, path := range journal.Missing(seen) {
 		deleted = append(deleted, path)
 		delete(c.looked, path)
 	}
-	if len(set) == 0 && len(deleted) == 0 && !always {
-		return journal.Staged(), nil
-	}
-	return journal.Stage(set, deleted), nil
+	return set, deleted, nil
 }
 
 // read stores a file's content unless it is that of the entry before.

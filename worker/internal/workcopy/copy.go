@@ -68,7 +68,13 @@ type Hold struct {
 	Session *session.Session
 	// Sent is when what is asked for now was sent; see ErrOvertaken. Zero: that
 	// isn't known.
-	Sent    time.Time
+	Sent time.Time
+	// Operation is the id of the change that is asked for now; "" if it has none.
+	// One whose id the journal has was made, and is not made again.
+	Operation string
+	// First is when the change was first sent, if it may have been made since; see
+	// Anew and ErrForgotten.
+	First   time.Time
 	journal *durable.Journal
 	release func()
 }
