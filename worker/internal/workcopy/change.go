@@ -32,7 +32,11 @@ func (h *Hold) ReadFile(path string) ([]byte, error) {
 // settled waits until what others changed is stored, on which an answer rests that
 // changes nothing itself.
 func (h *Hold) settled() error {
-	if b := h.journal.Staged(); b != nil {
+	// What is in the directory is staged when order is free.
+	h.c.order.Lock()
+	b := h.journal.Staged()
+	h.c.order.Unlock()
+	if b != nil {
 		if err := h.wait(b); err != nil {
 			return undoubted(err) // whatever became of the change
 		}
