@@ -12,6 +12,8 @@
 //     doesn't know them: the bulk queue, kept jobs and their records.
 //   - 2026-11-24: durable sessions. SessionRecord and Heartbeat say "durable";
 //     who doesn't know it treats sessions as their owners' directories.
+//   - 2026-11-29: asynchronous jobs wait in the backlog. What comes to workers is
+//     as before; gateways that don't know it put theirs into the bulk queue.
 package protocol
 
 // Version is the version of the wire format that this build writes. A worker
