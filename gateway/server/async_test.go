@@ -305,7 +305,7 @@ func TestIdempotencyKeyIsNotStuck(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the stream is back", func() bool {
-		_, err := c.bus.JS.Stream(t.Context(), protocol.JobsStream)
+		_, err := c.bus.JS.Consumer(t.Context(), protocol.JobsStream, protocol.BulkConsumer)
 		return err == nil && g.Ready() == nil
 	})
 	w.leave()

@@ -186,8 +186,8 @@ func (f *Feeder) watch(ctx context.Context) error {
 	nc := f.cfg.Bus.NC
 	reconnected := nc.StatusChanged(nats.CONNECTED)
 	defer nc.RemoveStatusListener(reconnected)
-	v := &view{feeder: f, lines: map[string]*line{}, sent: map[string]*sent{}, chosen: make(chan *move, maxMoves)}
-	hints, err := nc.Subscribe(protocol.SettledSubject("*"), func(m *nats.Msg) { v.settled(ctx, protocol.LastToken(m.Subject)) })
+	v := &view{feeder: f, ctx: ctx, sent: map[string]*sent{}, chosen: make(chan *move, maxMoves)}
+	hints, err := nc.Subscribe(protocol.SettledSubject("*"), func(m *nats.Msg) { v.settled(protocol.LastToken(m.Subject)) })
 	if err != nil {
 		return fmt.Errorf("subscribe to ends of jobs: %w", err)
 	}
@@ -214,24 +214,24 @@ func (f *Feeder) watch(ctx context.Context) error {
 	// Waited for at the very end only: it may be busy with a connection that is lost.
 	f.behind.Go(func() {
 		defer messages.Stop()
-		stop(v.read(ctx, messages))
+		stop(v.read(messages))
 	})
 	f.show(v)
 	defer f.show(nil)
-	v.moving.Go(func() { v.publish(ctx) })
+	v.moving.Go(func() { v.publish() })
 	defer v.close(func() { stop(nil) })
-	return v.mind(ctx, reconnected)
+	return v.mind(reconnected)
 }
 
 // mind looks after a view until it is over.
-func (v *view) mind(ctx context.Context, reconnected <-chan nats.Status) error {
+func (v *view) mind(reconnected <-chan nats.Status) error {
 	f := v.feeder
 	tick := time.NewTicker(f.cfg.lookInterval)
 	defer tick.Stop()
 	for n := 1; ; n++ {
 		select {
-		case <-ctx.Done():
-			if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		case <-v.ctx.Done():
+			if err := context.Cause(v.ctx); !errors.Is(err, context.Canceled) {
 				return err
 			}
 			return nil
@@ -242,15 +242,15 @@ func (v *view) mind(ctx context.Context, reconnected <-chan nats.Status) error {
 		var err error
 		switch {
 		case v.held():
-			err = v.look(ctx)
+			err = v.look()
 		case n%idleLooks == 0:
 			var wrong bool
-			if wrong, err = v.misses(ctx); wrong {
+			if wrong, err = v.misses(); wrong {
 				f.cfg.Log.Warn("jobs are in the backlog that the view of it misses; making a new one")
 				return nil
 			}
 		}
-		if err != nil && ctx.Err() == nil {
+		if err != nil && v.ctx.Err() == nil {
 			f.cfg.Log.Warn("queues not looked at", "error", err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -33,6 +34,7 @@ type lock struct {
 	seen          uint64    // the revision of another's
 	seenSince     time.Time
 	releaseWithin time.Duration
+	tries         atomic.Int64 // looks at the lock, for tests
 }
 
 // holder is the key's value.
@@ -84,6 +86,7 @@ func (l *lock) acquire(ctx context.Context, log *slog.Logger) error {
 func (l *lock) try(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
+	defer l.tries.Add(1)
 	m, now, err := l.read(ctx)
 	if err != nil {
 		return false, err

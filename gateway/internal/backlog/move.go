@@ -31,12 +31,12 @@ type fetched struct {
 }
 
 // fetch gets a job's message, if the job is still wanted.
-func (v *view) fetch(ctx context.Context, e *entry) fetched {
+func (v *view) fetch(e *entry) fetched {
 	f := v.feeder
 	if !e.deadline.IsZero() && f.now().After(e.deadline) {
 		return fetched{outcome: expired} // its record ends by itself, see package jobs
 	}
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	ctx, cancel := context.WithTimeout(v.ctx, opTimeout)
 	defer cancel()
 	unwanted := make(chan error, 1)
 	go func() { unwanted <- v.unwanted(ctx, e) }()
@@ -107,36 +107,37 @@ func (v *view) message(ctx context.Context, e *entry) (*nats.Msg, error) {
 	return msg, nil
 }
 
-// publish publishes what was chosen, in that order, until ctx is done.
-func (v *view) publish(ctx context.Context) {
+// publish publishes what was chosen, in that order, until the view is
+// over.
+func (v *view) publish() {
 	for {
 		var m *move
 		select {
-		case <-ctx.Done():
+		case <-v.ctx.Done():
 			return
 		case m = <-v.chosen:
 		}
-		got := <-m.fetched // its fetch ends with ctx
+		got := <-m.fetched // its fetch ends with the view
 		if got.outcome != "" {
-			v.moving.Go(func() { v.end(ctx, m, got.outcome, got.err) })
+			v.moving.Go(func() { v.end(m, got.outcome, got.err) })
 			continue
 		}
 		ack, err := v.feeder.js.PublishMsgAsync(got.msg)
 		v.moving.Go(func() {
 			if err == nil {
-				err = v.stored(ctx, m, ack)
+				err = v.stored(m, ack)
 			}
 			if err != nil {
-				v.end(ctx, m, failed, err)
+				v.end(m, failed, err)
 				return
 			}
-			v.end(ctx, m, moved, nil)
+			v.end(m, moved, nil)
 		})
 	}
 }
 
 // stored waits until a job is in the bulk queue.
-func (v *view) stored(ctx context.Context, m *move, ack jetstream.PubAckFuture) error {
+func (v *view) stored(m *move, ack jetstream.PubAckFuture) error {
 	select {
 	case a := <-ack.Ok():
 		v.mu.Lock()
@@ -145,16 +146,16 @@ func (v *view) stored(ctx context.Context, m *move, ack jetstream.PubAckFuture) 
 		return nil
 	case err := <-ack.Err():
 		return fmt.Errorf("queue job %s: %w", m.job, err)
-	case <-ctx.Done():
-		return ctx.Err()
+	case <-v.ctx.Done():
+		return v.ctx.Err()
 	}
 }
 
 // end ends a move: the job goes out of the backlog, or is tried again after the
 // next look.
-func (v *view) end(ctx context.Context, m *move, outcome string, err error) {
+func (v *view) end(m *move, outcome string, err error) {
 	f := v.feeder
-	if ctx.Err() == nil {
+	if v.ctx.Err() == nil {
 		f.moved.WithLabelValues(outcome).Inc()
 		switch {
 		case bus.QueueFull(err):
@@ -173,19 +174,19 @@ func (v *view) end(ctx context.Context, m *move, outcome string, err error) {
 	}
 	v.mu.Unlock()
 	if outcome != failed && outcome != gone {
-		v.remove(ctx, m)
+		v.remove(m)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.moves--
 	v.bytes -= m.bytes
-	v.advance(ctx)
+	v.advance()
 }
 
 // remove takes a job out of the backlog. What is left is moved again by the next
 // view, and dropped as a second message of the job.
-func (v *view) remove(ctx context.Context, m *move) {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+func (v *view) remove(m *move) {
+	ctx, cancel := context.WithTimeout(v.ctx, opTimeout)
 	defer cancel()
 	err := v.feeder.cfg.Bus.Backlog.DeleteMsg(ctx, m.sequence)
 	if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) || errors.Is(err, context.Canceled) {

@@ -2,7 +2,6 @@ package backlog
 
 import (
 	"cmp"
-	"container/list"
 	"context"
 	"fmt"
 	"slices"
@@ -19,15 +18,15 @@ import (
 // connection to the next.
 type view struct {
 	feeder *Feeder
+	ctx    context.Context // ends with the view
 	bulk   jetstream.Consumer
 	moving sync.WaitGroup
 	chosen chan *move // in their turn; has room for all that are moved at a time
 
 	mu     sync.Mutex
 	closed bool
-	lines  map[string]*line // by subject: one a caller
-	turns  list.List        // of *line, those that have jobs, the next in front
-	last   uint64           // the last message that was seen
+	turns  turns
+	last   uint64 // the last message that was seen
 	// sent are the view's jobs that are in the bulk queue, or on their way, by id.
 	sent map[string]*sent
 	// before counts what was in the bulk queue when the view was made, and is there
@@ -56,13 +55,6 @@ type entry struct {
 	job      string    // its id
 	deadline time.Time // zero if the job can't be read
 	bytes    int       // of its body
-}
-
-// line is a caller's jobs, in their order.
-type line struct {
-	subject string
-	entries []*entry
-	turn    *list.Element // nil if there are none
 }
 
 // sent is a job in the bulk queue.
@@ -98,11 +90,11 @@ func (v *view) close(stop func()) {
 	v.moving.Wait()
 }
 
-// read takes in what is in the backlog and what comes, until that breaks or ctx
-// is done.
-func (v *view) read(ctx context.Context, messages jetstream.MessagesContext) error {
+// read takes in what is in the backlog and what comes, until that breaks or the
+// view is over.
+func (v *view) read(messages jetstream.MessagesContext) error {
 	for {
-		m, err := messages.Next(jetstream.NextContext(ctx))
+		m, err := messages.Next(jetstream.NextContext(v.ctx))
 		if err != nil {
 			return fmt.Errorf("read stream %s: %w", protocol.BacklogStream, err)
 		}
@@ -116,59 +108,20 @@ func (v *view) read(ctx context.Context, messages jetstream.MessagesContext) err
 			e.job, e.deadline = job.ID, job.Deadline
 		}
 		e.bytes, _ = strconv.Atoi(m.Headers().Get(headerSize))
-		v.add(ctx, e)
+		v.add(e)
 	}
 }
 
 // add takes in a job that was stored.
-func (v *view) add(ctx context.Context, e *entry) {
+func (v *view) add(e *entry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if e.sequence <= v.last {
 		return
 	}
 	v.last = e.sequence
-	v.line(e.subject).push(v, e)
-	v.advance(ctx)
-}
-
-func (v *view) line(subject string) *line {
-	l := v.lines[subject]
-	if l == nil {
-		l = &line{subject: subject}
-		v.lines[subject] = l
-	}
-	return l
-}
-
-// push adds a job to a line where it belongs, usually last.
-func (l *line) push(v *view, e *entry) {
-	at, _ := slices.BinarySearchFunc(l.entries, e, func(a, b *entry) int { return cmp.Compare(a.sequence, b.sequence) })
-	l.entries = slices.Insert(l.entries, at, e)
-	if l.turn == nil {
-		l.turn = v.turns.PushBack(l)
-	}
-}
-
-// next returns the job whose turn it is, and pop takes it out; its line goes to
-// the back.
-func (v *view) next() *entry {
-	if front := v.turns.Front(); front != nil {
-		return front.Value.(*line).entries[0]
-	}
-	return nil
-}
-
-func (v *view) pop() {
-	l := v.turns.Front().Value.(*line)
-	l.entries[0] = nil
-	l.entries = l.entries[1:]
-	if len(l.entries) > 0 {
-		v.turns.MoveToBack(l.turn)
-		return
-	}
-	v.turns.Remove(l.turn)
-	delete(v.lines, l.subject)
+	v.turns.add(e)
+	v.advance()
 }
 
 // room is how many more jobs may be moved into the bulk queue.
@@ -180,35 +133,28 @@ func (v *view) room() int {
 }
 
 // advance begins to move those whose turn it is. v.mu is held.
-func (v *view) advance(ctx context.Context) {
-	if v.closed {
+func (v *view) advance() {
+	if v.closed || !v.turns.any() {
 		return
 	}
-	room := -1 // asked for once, and only if there is a job
-	for v.moves < maxMoves {
-		e := v.next()
+	for room := v.room(); room > 0 && v.moves < maxMoves; room-- {
+		// Whose turn it is is decided when there is room, not before.
+		e := v.turns.next()
 		if e == nil || v.moves > 0 && v.bytes+e.bytes > maxMoveBytes {
 			return
 		}
-		if room < 0 {
-			room = max(v.room(), 0)
-		}
-		if room == 0 {
-			return
-		}
-		room--
-		v.pop()
+		v.turns.pop()
 		v.moves++
 		v.bytes += e.bytes
 		m := &move{entry: e, sent: new(sent), fetched: make(chan fetched, 1)}
 		v.sent[e.job] = m.sent
 		v.chosen <- m // never waits
-		v.moving.Go(func() { m.fetched <- v.fetch(ctx, m.entry) })
+		v.moving.Go(func() { m.fetched <- v.fetch(m.entry) })
 	}
 }
 
 // settled hears that a kept job has ended, whatever queue it was in.
-func (v *view) settled(ctx context.Context, job string) {
+func (v *view) settled(job string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if _, ours := v.sent[job]; ours {
@@ -216,19 +162,19 @@ func (v *view) settled(ctx context.Context, job string) {
 	} else if v.before > 0 {
 		v.before--
 	}
-	v.advance(ctx)
+	v.advance()
 }
 
 // held reports whether jobs wait for room in the bulk queue.
 func (v *view) held() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return len(v.failed) > 0 || v.turns.Len() > 0 && v.room() <= 0
+	return len(v.failed) > 0 || v.turns.any() && v.room() <= 0
 }
 
 // look corrects by the bulk queue itself what is believed to be in it.
-func (v *view) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+func (v *view) look() error {
+	ctx, cancel := context.WithTimeout(v.ctx, opTimeout)
 	defer cancel()
 	begun := v.feeder.now()
 	info, err := v.bulk.Info(ctx)
@@ -259,24 +205,24 @@ func (v *view) look(ctx context.Context) error {
 		}
 	}
 	for _, e := range v.failed {
-		v.line(e.subject).push(v, e)
+		v.turns.add(e)
 	}
 	v.failed, v.stopped = nil, false
-	v.advance(ctx)
+	v.advance()
 	return nil
 }
 
 // misses reports whether jobs are in the backlog, twice in a row, although the
 // view knows of none: one that could not be deleted, or that it was not told of.
-func (v *view) misses(ctx context.Context) (bool, error) {
+func (v *view) misses() (bool, error) {
 	v.mu.Lock()
-	idle := v.moves == 0 && v.turns.Len() == 0
+	idle := v.moves == 0 && !v.turns.any()
 	v.mu.Unlock()
 	if !idle {
 		v.suspect = false
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	ctx, cancel := context.WithTimeout(v.ctx, opTimeout)
 	defer cancel()
 	info, err := v.feeder.cfg.Bus.Backlog.Info(ctx)
 	if err != nil {
