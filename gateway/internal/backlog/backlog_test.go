@@ -258,9 +258,11 @@ func TestFailedMovesAreTriedAgain(t *testing.T) {
 	ids := g.many("a", 3)
 	records := &shaky{Store: g.records}
 	records.fail.Store(3)
-	g.feeder("g1", func(c *Config) {
+	f := g.feeder("g1", func(c *Config) {
 		c.Records, c.Window, c.lookInterval = records, func() int { return 1 }, 5*time.Millisecond
 	})
+	f.knows(t, 3)
+	first := f.present()
 	g.work(func(job protocol.Job, m jetstream.Msg) { g.settle(job, m) })
 	for _, want := range ids {
 		if id := within(t, "publication", g.published); id != want {
@@ -268,6 +270,9 @@ func TestFailedMovesAreTriedAgain(t *testing.T) {
 		}
 	}
 	g.empty()
+	if f.present() != first {
+		t.Error("it took another view of the backlog")
+	}
 }
 
 // The bulk queue is full, with what others put there.
@@ -306,19 +311,14 @@ func TestViewsAreMadeAnew(t *testing.T) {
 		}
 		g.empty()
 	}
-	view := func() *view {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return f.view
-	}
 	expect()
-	first := view()
+	first := f.present()
 	if err := f.nc.ForceReconnect(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "there is another view", func() bool { v := view(); return v != nil && v != first })
+	eventually(t, "there is another view", func() bool { v := f.present(); return v != nil && v != first })
 	expect()
-	v := view()
+	v := f.present()
 	v.mu.Lock()
 	v.last = 1 << 40 // it sees nothing that comes
 	v.mu.Unlock()

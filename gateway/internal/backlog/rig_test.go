@@ -105,13 +105,18 @@ func (g *rig) feeder(name string, change func(*Config)) *running {
 	return r
 }
 
+// present is the feeder's present view; nil if there is none.
+func (f *running) present() *view {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.view
+}
+
 // knows waits until the feeder has seen a message of the backlog.
 func (f *running) knows(t *testing.T, sequence uint64) {
 	t.Helper()
 	eventually(t, fmt.Sprint("the feeder knows message ", sequence), func() bool {
-		f.mu.Lock()
-		v := f.view
-		f.mu.Unlock()
+		v := f.present()
 		if v == nil {
 			return false
 		}
