@@ -83,6 +83,9 @@ func TestBacklogIsFull(t *testing.T) {
 	if s, err := strconv.Atoi(full.header.Get("Retry-After")); err != nil || s < 1 {
 		t.Errorf("Retry-After %q", full.header.Get("Retry-After"))
 	}
+	if n := g.value("gradefleet_jobs_ended_total", "outcome", "rejected"); n != 1 {
+		t.Errorf("%v jobs were refused by the metric, want 1", n)
+	}
 	eventually(t, "the backlog is shown", func() bool {
 		body := g.get("/workers").body
 		return strings.Contains(body, `{"queue":"backlog","waiting":5,"running":0`) && !strings.Contains(body, `"backlog","waiting":5,"running":0,"oldest_s":0}`)

@@ -54,7 +54,12 @@ func (d *Dispatcher) Store(ctx context.Context, job Job, record protocol.Kept, m
 			d.metrics.published.WithLabelValues(string(job.Kind)).Inc()
 			return nil
 		}
-		if bus.QueueFull(err) || errors.Is(err, nats.ErrMaxPayload) {
+		if bus.QueueFull(err) {
+			err = d.refused(&job, err)
+			d.Ended(job.Kind, err)
+			return err
+		}
+		if errors.Is(err, nats.ErrMaxPayload) {
 			return d.refused(&job, err)
 		}
 	}
