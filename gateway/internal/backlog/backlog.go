@@ -38,8 +38,11 @@ const (
 	// idleLooks is at every how many of these intervals the backlog is looked at
 	// while nothing is known to be in it.
 	idleLooks = 10
-	// opTimeout bounds one question to JetStream, and one publication.
-	opTimeout = 5 * time.Second
+	// opTimeout bounds one question to JetStream: one that came while there was no
+	// leader is never answered, and is to be asked again. publishTimeout bounds one
+	// publication.
+	opTimeout      = 2 * time.Second
+	publishTimeout = 5 * time.Second
 	// reopenWait is the pause after a view that broke.
 	reopenWait = 500 * time.Millisecond
 	// maxMoves is how many jobs are moved at a time, and maxMoveBytes what their
@@ -94,7 +97,7 @@ const (
 // New returns a feeder; Run feeds.
 func New(cfg Config) (*Feeder, error) {
 	cfg.lookInterval = cmp.Or(cfg.lookInterval, lookInterval)
-	js, err := jetstream.New(cfg.Bus.NC, jetstream.WithPublishAsyncTimeout(opTimeout))
+	js, err := jetstream.New(cfg.Bus.NC, jetstream.WithPublishAsyncTimeout(publishTimeout))
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
