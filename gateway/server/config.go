@@ -30,7 +30,7 @@ type Config struct {
 
 	JobDeadline  time.Duration `name:"job-deadline" env:"GRADEFLEET_JOB_DEADLINE" default:"300s" help:"How long a caller waits for an evaluate or a run, time in the queue included; then it is cancelled and answered 504. At most 30m. 0: the default."`
 	FileDeadline time.Duration `name:"file-deadline" env:"GRADEFLEET_FILE_DEADLINE" default:"30s" help:"How long a caller waits for a file operation or a fork; then it is answered 504. 0: the default."`
-	QueueLimit   int64         `name:"queue-limit" env:"GRADEFLEET_QUEUE_LIMIT" default:"10000" help:"Jobs that one queue (the shared one, or one worker's own) holds, waiting and running; more are answered 429. The gateway that started last sets it for all. 0: the default."`
+	QueueLimit   int64         `name:"queue-limit" env:"GRADEFLEET_QUEUE_LIMIT" default:"10000" help:"Jobs that one queue (the shared one, or one worker's own) holds, waiting and running, and asynchronous jobs that wait for their callers' turns; more are answered 429. The gateway that started last sets it for all. 0: the default."`
 	MaxBody      int64         `name:"max-body" env:"GRADEFLEET_MAX_BODY" default:"8388608" help:"Largest request body, in bytes; larger ones are answered 413. A NATS server that carries less lowers it. 0: the default."`
 
 	AsyncDeadline   time.Duration `name:"async-deadline" env:"GRADEFLEET_ASYNC_DEADLINE" default:"20m" help:"How long an asynchronous job may wait in the queue to be begun; then it is answered 504. At most 30m. 0: the default."`

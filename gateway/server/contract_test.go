@@ -151,7 +151,7 @@ func TestBodiesTravelUnchanged(t *testing.T) {
 func TestWorkersList(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	g := c.gateways[0]
-	if a := g.get("/workers"); !strings.HasPrefix(a.body, `{"workers":[],"queues":[{"queue":"bulk","waiting":0,`) {
+	if a := g.get("/workers"); !strings.HasPrefix(a.body, `{"workers":[],"queues":[{"queue":"backlog","waiting":0,`) {
 		t.Errorf("workers: %s, want an empty list", a.body)
 	}
 	c.worker("w2", nil)

@@ -35,6 +35,7 @@ var importRules = []struct {
 	{"internal/batch", "github.com/nats-io", "", "it grades lines; others get them to a worker"},
 	{"internal/batch", "github.com/gradefleet/gradefleet/gateway/internal/dispatch", "", "it grades lines; others get them to a worker"},
 	{"internal/rate", "github.com/", "", "it counts"},
+	{"internal/backlog", "github.com/gradefleet/gradefleet/gateway/", "", "it moves what is stored, and knows nothing of who stored it"},
 	{"internal/webhook", "github.com/gradefleet/gradefleet/gateway/", "", "it tells what it is given, and knows nothing of who made it"},
 	{"internal/jobs", "net/http/", "", "HTTP stays in one package"},
 	{"internal/fault", "github.com/", "", "everybody imports it"},

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gradefleet/gradefleet/gateway/internal/admit"
 	"github.com/gradefleet/gradefleet/gateway/internal/api"
+	"github.com/gradefleet/gradefleet/gateway/internal/backlog"
 	"github.com/gradefleet/gradefleet/gateway/internal/batch"
 	"github.com/gradefleet/gradefleet/gateway/internal/dispatch"
 	"github.com/gradefleet/gradefleet/gateway/internal/jobs"
@@ -58,6 +59,7 @@ type Server struct {
 	roster     *roster.Roster
 	dispatcher *dispatch.Dispatcher
 	jobs       *jobs.Service
+	backlog    *backlog.Feeder
 	webhooks   *webhook.Sender // nil if there are none
 	stopped    chan struct{}   // closed when the server stops
 	http       *http.Server
@@ -106,7 +108,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	records := kept.New(deps.Bus)
 	s.dispatcher, err = dispatch.New(dispatch.Config{
-		NC: deps.Bus.NC, Jobs: deps.Bus.Jobs, Gateway: cfg.ID, QueueLimit: cfg.QueueLimit,
+		NC: deps.Bus.NC, Jobs: deps.Bus.Jobs, Backlog: deps.Bus.Backlog, Gateway: cfg.ID, QueueLimit: cfg.QueueLimit,
 		Finish: func(ctx context.Context, job string, result protocol.Result) error {
 			return records.Finish(ctx, kept.Record{Kept: protocol.Kept{Job: job}}, result, true)
 		},
@@ -138,6 +140,14 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		NC: deps.Bus.NC, Records: records, Router: router, Dispatcher: s.dispatcher, Workers: s.roster.Heartbeats,
 		Deadline: cfg.AsyncDeadline, JobDeadline: cfg.JobDeadline, Stopping: s.stopped, Log: deps.Log,
 	})
+	windows := newWindows(s.roster.Heartbeats) // the gate has its own
+	s.backlog, err = backlog.New(backlog.Config{
+		Bus: deps.Bus, Gateway: cfg.ID, Records: records, Window: func() int { return windows.of(protocol.BulkQueue) },
+		Log: deps.Log, Registerer: deps.Registerer,
+	})
+	if err != nil {
+		return nil, errors.Join(err, s.dispatcher.Close())
+	}
 	var checkWebhook func(string) error
 	if len(cfg.WebhookHosts) > 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), syncTimeout)
@@ -152,7 +162,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		checkWebhook = s.webhooks.Check
 	}
 	handler, err := api.New(api.Config{
-		Fleet: router, Jobs: s.jobs, Workers: s.roster.Heartbeats, Queues: queueList(queues.New(deps.Bus.Jobs, deps.Log)), Gate: gate,
+		Fleet: router, Jobs: s.jobs, Workers: s.roster.Heartbeats, Queues: queueList(queues.New(deps.Bus.Jobs, deps.Bus.Backlog, deps.Log)), Gate: gate,
 		Batch: batch.Config{
 			Evaluate: router.Evaluate, Enter: gate.Line, Window: cfg.BatchWindow, WindowBytes: cfg.BatchBytes,
 			Deadline: cfg.JobDeadline, MaxLine: s.maxBody,
@@ -273,6 +283,9 @@ func (s *Server) Run(ctx context.Context) error {
 	defer minding.Wait()
 	defer stopWatching()
 	minding.Go(func() { s.jobs.Run(watching) })
+	feeding, stopFeeding := context.WithCancel(watching)
+	defer stopFeeding()
+	minding.Go(func() { s.backlog.Run(feeding) })
 	if s.webhooks != nil {
 		minding.Go(func() { s.webhooks.Run(watching) })
 	}
@@ -314,6 +327,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	s.state.Store(stopping)
 	close(s.stopped)
+	stopFeeding() // another gateway goes on at once
 	log.Info("gateway stops", "jobs", s.dispatcher.Pending(), "drain_timeout", s.cfg.DrainTimeout)
 	s.drain()
 	for range running {

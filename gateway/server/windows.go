@@ -20,8 +20,9 @@ const (
 	windowsFor = 500 * time.Millisecond
 )
 
-// windows says how many jobs of a queue may be published and unanswered. The
-// gate, which is locked while it asks, is the only user.
+// windows says how many jobs of a queue may be published and unanswered. Its
+// users, the gate and the feeder of the bulk queue, have one each, and are locked
+// while they ask.
 type windows struct {
 	workers func() []protocol.Heartbeat
 	counted time.Time

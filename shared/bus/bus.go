@@ -15,7 +15,7 @@ import (
 // Settings of the stream and buckets.
 type Settings struct {
 	// QueueLimit is how many jobs may wait or run in one queue (the shared one,
-	// or one worker's own) before the gateway answers 429. 0, as workers have
+	// or one worker's own), or wait in the backlog, before the gateway answers 429. 0, as workers have
 	// it, keeps what the stream has, and creates it with DefaultQueueLimit.
 	QueueLimit int64
 	// Retention is how long the record of a kept job stays after its last
@@ -52,6 +52,7 @@ type Bus struct {
 	NC       *nats.Conn
 	JS       jetstream.JetStream
 	Jobs     jetstream.Stream
+	Backlog  jetstream.Stream
 	Kept     jetstream.Stream
 	Sessions jetstream.KeyValue
 	Workers  jetstream.KeyValue
@@ -145,6 +146,9 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 		if _, err := b.ensureConsumer(ctx, consumer, queue, 0); err != nil {
 			return nil, err
 		}
+	}
+	if err := b.ensureBacklog(ctx, s.QueueLimit, replicas); err != nil {
+		return nil, err
 	}
 	if err := b.ensureKept(ctx, s, replicas); err != nil {
 		return nil, err

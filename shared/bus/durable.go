@@ -52,7 +52,7 @@ func (b *Bus) ensureDurable(ctx context.Context, replicas int, bytes int64) (err
 	}
 	b.Upkeep, err = ensureBucket(ctx, b.JS, jetstream.KeyValueConfig{
 		Bucket:      protocol.UpkeepBucket,
-		Description: "which worker collects what no session names",
+		Description: "which worker collects what no session names, and which gateway feeds the bulk queue",
 		Storage:     jetstream.FileStorage,
 		History:     1,
 		Replicas:    replicas,

@@ -20,7 +20,8 @@ const (
 	ManifestsStream = "MANIFESTS"
 	// BlobsStream holds file contents under their digests, see BlobSubject.
 	BlobsStream = "BLOBS"
-	// UpkeepBucket says which worker looks after what the fleet stores.
+	// UpkeepBucket says which worker looks after what the fleet stores, and which
+	// gateway feeds the bulk queue.
 	UpkeepBucket = "UPKEEP"
 )
 
@@ -32,7 +33,7 @@ const (
 	// EvaluateQueue is the shared queue of evaluate jobs without a session.
 	EvaluateQueue = jobsPrefix + "evaluate"
 	// BulkQueue is the queue of evaluate jobs without a session that nobody sits
-	// and waits for: batches and asynchronous jobs.
+	// and waits for: batches, and asynchronous jobs whose turn it is.
 	BulkQueue = jobsPrefix + "bulk"
 	// CancelAll matches the cancellation of any job.
 	CancelAll = "gf.cancel.*"

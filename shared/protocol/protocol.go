@@ -12,9 +12,11 @@
 //     doesn't know them: the bulk queue, kept jobs and their records.
 //   - 2026-11-24: durable sessions. SessionRecord and Heartbeat say "durable";
 //     who doesn't know it treats sessions as their owners' directories.
-//   - Later: changes of a session have an id for life. A worker that doesn't know
+//   - 2026-11-29: changes of a session have an id for life. A worker that doesn't know
 //     them answers without "anew", so that a gateway doesn't take its answer to
 //     what was sent before for the whole truth.
+//   - 2026-11-29: asynchronous jobs wait in the backlog. What comes to workers is
+//     as before; gateways that don't know it put theirs into the bulk queue.
 package protocol
 
 // Version is the version of the wire format that this build writes. A worker

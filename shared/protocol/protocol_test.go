@@ -143,3 +143,15 @@ func TestIDsDiffer(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a caller's name is, it has one token of a subject, and its own.
+func TestBacklogSubjects(t *testing.T) {
+	seen := map[string]bool{}
+	for _, caller := range []string{"", "a", "b", "a.b", "*", ">", "key with spaces\r\n"} {
+		s := BacklogSubject(caller)
+		if seen[s] || !strings.HasPrefix(s, strings.TrimSuffix(BacklogSubjects, "*")) || strings.Trim(LastToken(s), "0123456789abcdef") != "" || strings.Count(s, ".") != 2 {
+			t.Errorf("caller %q has the subject %s", caller, s)
+		}
+		seen[s] = true
+	}
+}

@@ -53,7 +53,7 @@ func TestMetricsAreSound(t *testing.T) {
 	}
 	for _, want := range []string{
 		"gradefleet_integrity_marks_total", "gradefleet_isolation_info", "gradefleet_isolation_layer",
-		"gradefleet_http_requests_total", "gradefleet_http_request_seconds", "gradefleet_queue_depth", "gradefleet_jobs_waiting", "gradefleet_queue_wait_seconds",
+		"gradefleet_http_requests_total", "gradefleet_http_request_seconds", "gradefleet_queue_depth", "gradefleet_jobs_waiting", "gradefleet_backlog_turns_total", "gradefleet_backlog_feeder", "gradefleet_queue_wait_seconds",
 		"gradefleet_jobs_ended_total", "gradefleet_worker_jobs_total", "gradefleet_cases_total", "gradefleet_execution_seconds", "gradefleet_slots",
 		"gradefleet_slots_busy", "gradefleet_fork_server_restarts_total", "gradefleet_sessions", "gradefleet_session_bytes", "gradefleet_workers_live",
 		"gradefleet_redeliveries_total", "gradefleet_session_quota_bytes", "gradefleet_session_largest_bytes", "gradefleet_data_free_bytes", "gradefleet_data_size_bytes",

@@ -47,7 +47,7 @@ type Jobs interface {
 // Queue says how long a queue is.
 type Queue struct {
 	// Queue is "evaluate" (shared, somebody waits for each job), "bulk" (shared),
-	// or a worker's own, "worker:" and its id.
+	// "backlog" (what waits to come to that), or a worker's own, "worker:" and its id.
 	Queue string `json:"queue"`
 	// Waiting jobs are with no worker yet, Running ones are.
 	Waiting int `json:"waiting"`

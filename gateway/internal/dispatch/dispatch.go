@@ -56,7 +56,7 @@ type Job struct {
 	Worker string
 	Epoch  uint64
 	// Bulk says that nobody sits and waits for the job: it goes to the bulk queue,
-	// unless the session has an owner.
+	// or to the backlog first (Store), unless the session has an owner.
 	Bulk bool
 	// Caller names who asked, for limits.
 	Caller string
@@ -67,6 +67,8 @@ type Job struct {
 	Lost func() bool
 	// Body is the caller's JSON. It is not used after Do has returned.
 	Body []byte
+
+	stored bool // Store's
 }
 
 // Queue is the subject that the job is published to.
@@ -82,12 +84,12 @@ func (j *Job) Queue() string {
 
 // Config of a dispatcher.
 type Config struct {
-	NC   *nats.Conn
-	Jobs jetstream.Stream
+	NC            *nats.Conn
+	Jobs, Backlog jetstream.Stream
 	// Gateway is this gateway's id, a token of a subject.
 	Gateway string
-	// QueueLimit is how many jobs a queue takes, for an estimate of how long
-	// a full one stays so.
+	// QueueLimit is how many jobs a queue or the backlog takes, for an estimate of
+	// how long a full one stays so.
 	QueueLimit int64
 	// Finish gives a kept job the answer that it was given up.
 	Finish func(ctx context.Context, job string, result protocol.Result) error
@@ -158,7 +160,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		cfg: cfg, js: js, pending: map[string]*pending{}, closing: make(chan struct{}),
 		lostGrace: lostGrace, restartGrace: restartGrace, askPatience: askPatience, nobodyWait: nobodyWait, strayInterval: cmp.Or(cfg.strayInterval, strayInterval),
 	}
-	if d.metrics, err = register(cfg.Registerer, cfg.Jobs); err != nil {
+	if d.metrics, err = register(cfg.Registerer, cfg.Jobs, cfg.Backlog); err != nil {
 		return nil, err
 	}
 	if d.results, err = cfg.NC.Subscribe(protocol.ReplyPrefix(cfg.Gateway)+">", d.onResult); err != nil {

@@ -59,7 +59,7 @@ func startWith(t *testing.T, change func(*Config)) *rig {
 		t.Fatal(err)
 	}
 	cfg := Config{
-		NC: nc, Jobs: g.Bus.Jobs, Gateway: "g1", QueueLimit: queueLimit,
+		NC: nc, Jobs: g.Bus.Jobs, Backlog: g.Bus.Backlog, Gateway: "g1", QueueLimit: queueLimit,
 		Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	}
 	change(&cfg)
@@ -212,12 +212,13 @@ func TestQueueFull(t *testing.T) {
 	if o := <-other; o.err != nil {
 		t.Errorf("a job for another queue: %v", o.err)
 	}
-	if n := testutil.CollectAndCount(depth{g.Bus.Jobs}); n != 3 {
-		t.Errorf("%d depths gathered, want 3", n)
+	if n := testutil.CollectAndCount(depth{g.Bus.Jobs, g.Bus.Backlog}); n != 4 {
+		t.Errorf("%d depths gathered, want 4", n)
 	}
-	err := testutil.CollectAndCompare(depth{g.Bus.Jobs}, strings.NewReader(`
-# HELP gradefleet_queue_depth Jobs that wait or run, by queue: the shared one (evaluate), all workers' own together (worker), and bulk.
+	err := testutil.CollectAndCompare(depth{g.Bus.Jobs, g.Bus.Backlog}, strings.NewReader(`
+# HELP gradefleet_queue_depth Jobs that wait or run, by queue: the shared one (evaluate), all workers' own together (worker), bulk, and what waits to come to that (backlog).
 # TYPE gradefleet_queue_depth gauge
+gradefleet_queue_depth{queue="backlog"} 0
 gradefleet_queue_depth{queue="bulk"} 0
 gradefleet_queue_depth{queue="evaluate"} 3
 gradefleet_queue_depth{queue="worker"} 1

@@ -27,13 +27,19 @@ const (
 // ErrUnknown is in the chain of Store's error if the job may be queued all the same.
 var ErrUnknown = errors.New("whether the job is queued is not known")
 
-// Store queues a kept job, whose answer goes into its record. The same message
-// id is queued once within JetStream's window for duplicates. Errors are of
-// package fault.
+// Store queues a kept job, whose answer goes into its record; one for the bulk
+// queue waits in the backlog for its caller's turn, see package backlog. The same
+// message id is queued once within JetStream's window for duplicates. Errors are
+// of package fault.
 func (d *Dispatcher) Store(ctx context.Context, job Job, record protocol.Kept, messageID string) error {
 	wire := protocol.Job{
 		ID: record.Job, Kind: job.Kind, RequestID: job.RequestID, Session: job.Session, Epoch: job.Epoch, Kept: true,
 		Reply: protocol.SettledSubject(record.Job), Enqueued: time.Now(), Deadline: record.Deadline,
+	}
+	job.stored = true
+	queue := job.Queue()
+	if queue == protocol.BulkQueue {
+		queue = protocol.BacklogSubject(job.Caller)
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -42,13 +48,18 @@ func (d *Dispatcher) Store(ctx context.Context, job Job, record protocol.Kept, m
 		if try > 0 && !pause(ctx, leaderWait) {
 			break
 		}
-		msg := &nats.Msg{Subject: job.Queue(), Header: nats.Header(wire.Header()), Data: job.Body}
+		msg := &nats.Msg{Subject: queue, Header: nats.Header(wire.Header()), Data: job.Body}
 		_, err = d.js.PublishMsg(ctx, msg, jetstream.WithMsgID(messageID), jetstream.WithRetryAttempts(leaderRetries))
 		if err == nil {
 			d.metrics.published.WithLabelValues(string(job.Kind)).Inc()
 			return nil
 		}
-		if bus.QueueFull(err) || errors.Is(err, nats.ErrMaxPayload) {
+		if bus.QueueFull(err) {
+			err = d.refused(&job, err)
+			d.Ended(job.Kind, err)
+			return err
+		}
+		if errors.Is(err, nats.ErrMaxPayload) {
 			return d.refused(&job, err)
 		}
 	}

@@ -31,7 +31,7 @@ type metrics struct {
 	exhausted  prometheus.Counter
 }
 
-func register(reg prometheus.Registerer, jobs jetstream.Stream) (*metrics, error) {
+func register(reg prometheus.Registerer, jobs, backlog jetstream.Stream) (*metrics, error) {
 	m := &metrics{
 		published: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gradefleet_jobs_published_total",
@@ -61,7 +61,7 @@ func register(reg prometheus.Registerer, jobs jetstream.Stream) (*metrics, error
 			m.done.WithLabelValues(string(kind), outcome) // shown as 0 from the start
 		}
 	}
-	for _, c := range []prometheus.Collector{m.published, m.done, m.seconds, m.duplicates, m.exhausted, depth{jobs}} {
+	for _, c := range []prometheus.Collector{m.published, m.done, m.seconds, m.duplicates, m.exhausted, depth{jobs, backlog}} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of dispatch: %w", err)
 		}
@@ -99,10 +99,10 @@ const depthTimeout = 500 * time.Millisecond
 
 // depth asks JetStream at each scrape how many jobs its queues hold; nothing
 // is shown when it doesn't answer in time.
-type depth struct{ jobs jetstream.Stream }
+type depth struct{ jobs, backlog jetstream.Stream }
 
 var depthDesc = prometheus.NewDesc("gradefleet_queue_depth",
-	"Jobs that wait or run, by queue: the shared one (evaluate), all workers' own together (worker), and bulk.",
+	"Jobs that wait or run, by queue: the shared one (evaluate), all workers' own together (worker), bulk, and what waits to come to that (backlog).",
 	[]string{"queue"}, nil)
 
 // Describe implements prometheus.Collector.
@@ -130,4 +130,7 @@ func (d depth) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(depthDesc, prometheus.GaugeValue, float64(shared), "evaluate")
 	ch <- prometheus.MustNewConstMetric(depthDesc, prometheus.GaugeValue, float64(owned), "worker")
 	ch <- prometheus.MustNewConstMetric(depthDesc, prometheus.GaugeValue, float64(bulk), "bulk")
+	if info, err = d.backlog.Info(ctx); err == nil {
+		ch <- prometheus.MustNewConstMetric(depthDesc, prometheus.GaugeValue, float64(info.State.Msgs), "backlog")
+	}
 }

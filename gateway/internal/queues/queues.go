@@ -26,7 +26,7 @@ const (
 
 // Queue is one queue.
 type Queue struct {
-	// Name is protocol's subject of the queue.
+	// Name is protocol's subject of the queue, or the backlog's stream.
 	Name string
 	// Waiting jobs are with no worker yet, Running ones are.
 	Waiting, Running int
@@ -36,18 +36,20 @@ type Queue struct {
 
 // Reader reads the queues. Its methods may be called from any goroutine.
 type Reader struct {
-	jobs jetstream.Stream
-	log  *slog.Logger
+	jobs, backlog jetstream.Stream
+	log           *slog.Logger
 
 	mu   sync.Mutex
 	read time.Time
 	last []Queue
 }
 
-// New returns a reader of the stream of jobs.
-func New(jobs jetstream.Stream, log *slog.Logger) *Reader { return &Reader{jobs: jobs, log: log} }
+// New returns a reader of the streams of jobs.
+func New(jobs, backlog jetstream.Stream, log *slog.Logger) *Reader {
+	return &Reader{jobs: jobs, backlog: backlog, log: log}
+}
 
-// Queues returns the shared queues, and those of workers that hold jobs. It is
+// Queues returns the shared queues, the backlog, and those of workers that hold jobs. It is
 // nil if JetStream doesn't answer.
 func (r *Reader) Queues(ctx context.Context) []Queue {
 	r.mu.Lock()
@@ -94,12 +96,25 @@ func (r *Reader) ask(ctx context.Context) ([]Queue, error) {
 		}
 		all = append(all, q)
 	}
+	waiting, err := r.backlog.Info(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read stream %s: %w", protocol.BacklogStream, err)
+	}
+	q := Queue{Name: protocol.BacklogStream, Waiting: int(waiting.State.Msgs)}
+	if q.Waiting > 0 {
+		q.Oldest = waiting.State.FirstTime
+	}
+	all = append(all, q)
 	slices.SortFunc(all, func(a, b Queue) int { return cmp.Compare(a.Name, b.Name) })
 	return all, nil
 }
 
-// Label names a queue for people: "evaluate", "bulk", "worker:" and its id.
+// Label names a queue for people: "evaluate", "bulk", "backlog", "worker:" and
+// its id.
 func (q Queue) Label() string {
+	if q.Name == protocol.BacklogStream {
+		return "backlog"
+	}
 	if strings.HasPrefix(q.Name, protocol.WorkerQueue("")) {
 		return "worker:" + protocol.LastToken(q.Name)
 	}
