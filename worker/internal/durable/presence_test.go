@@ -2,11 +2,13 @@ package durable
 
 import (
 	"errors"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gradefleet/gradefleet/shared/bus"
 	"github.com/gradefleet/gradefleet/shared/protocol"
@@ -75,9 +77,21 @@ func TestLeave(t *testing.T) {
 	if err := s.Leave(t.Context(), later); err != nil {
 		t.Errorf("twice: %v", err)
 	}
-	mustBeat(t, s, 0, false)
+	last := mustBeat(t, s, 0, false)
 	if live, err := s.LiveWorkers(t.Context()); err != nil || !live["w"] {
 		t.Errorf("back: %v, %v", live, err)
+	}
+	sent := make(chan *nats.Msg, 1)
+	sub, err := b.NC.ChanSubscribe(heartbeatSubject("w"), sent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Unsubscribe()
+	if err := s.Leave(t.Context(), last); err != nil {
+		t.Error(err)
+	}
+	if want := (<-sent).Header.Get(jetstream.ExpectedLastSubjSeqHeader); want != strconv.FormatUint(last, 10) {
+		t.Errorf("the goodbye may follow %q, want %d alone", want, last)
 	}
 }
 

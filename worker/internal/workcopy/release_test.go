@@ -367,7 +367,11 @@ func TestLetGoOfALoadUnderWay(t *testing.T) {
 	}
 	a.put(c)
 	// As if the record were read from a server that doesn't know the new one.
+	before := r.messages()
 	a.refused("s", 2, ErrElsewhere)
+	if n := r.messages() - before; n != 0 {
+		t.Error("it claimed the journal")
+	}
 	if _, ok := a.Sessions.Get("s"); ok {
 		t.Error("a copy is left")
 	}
