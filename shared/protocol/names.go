@@ -15,6 +15,9 @@ const (
 	SessionsBucket = "SESSIONS"
 	// WorkersBucket maps a worker's id to its latest Heartbeat.
 	WorkersBucket = "WORKERS"
+	// ConfirmKey is a key of WorkersBucket that is no worker's id. It is only ever
+	// deleted: such a write shows that what was read of the bucket is still so.
+	ConfirmKey = "="
 	// ManifestsStream holds what durable sessions consist of: a journal for
 	// each, its subject ManifestSubject.
 	ManifestsStream = "MANIFESTS"
@@ -110,6 +113,10 @@ func SessionPrefix(worker string) string { return "gf.session." + worker }
 
 // SessionSubject is where a session operation is asked of the owning worker.
 func SessionSubject(worker, op string) string { return SessionPrefix(worker) + "." + op }
+
+// ReleaseSubject is where a worker is asked to let go of a session that another
+// one owns now, see Release.
+func ReleaseSubject(worker string) string { return "gf.release." + worker }
 
 // SessionKey turns a session id into a key of the SESSIONS bucket. Keys can't
 // start, end or double with a dot, and session ids have no '='.

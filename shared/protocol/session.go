@@ -19,6 +19,32 @@ type SessionRecord struct {
 	// Durable says that the session is what its manifest says, so that any
 	// worker can go on with it; otherwise it is the directory of its owner.
 	Durable bool `json:"durable,omitempty"`
+	// Former are workers that owned the session in earlier epochs and may serve
+	// it still, since nobody told them. The owner serves nothing before it has
+	// made sure that they don't, and then takes them out.
+	Former []Former `json:"former,omitempty"`
+}
+
+// Former is a worker that owned a session, and what was seen last of it in the
+// WORKERS bucket when it was called lost: a heartbeat that was WorkerTTL old, or
+// the deletion of its key.
+type Former struct {
+	Worker string `json:"worker"`
+	// Seen is that entry's revision; 0 if none was seen, or it isn't lost.
+	Seen uint64 `json:"seen,omitempty"`
+	// At is when NATS stored it: a bucket that was lost begins with revision 1
+	// again.
+	At time.Time `json:"at,omitzero"`
+}
+
+// Release asks a worker to answer nothing more of a session in an epoch lower
+// than this; a request to ReleaseSubject, as JSON. The answer is the same, and
+// comes when no request that comes later is answered from the worker's copy.
+type Release struct {
+	Session string `json:"session"`
+	Epoch   uint64 `json:"epoch"`
+	// Created is that of the session's record.
+	Created time.Time `json:"created"`
 }
 
 // SessionOp is a file operation or a fork, asked of the worker that owns the

@@ -3,12 +3,9 @@ package node
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
@@ -52,18 +49,14 @@ func (n *Node) heartbeat(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, protocol.HeartbeatInterval)
 	defer cancel()
-	written := n.copies.Beat()
-	if _, err = n.deps.Bus.Workers.Put(ctx, n.id, body); err == nil {
-		written()
-	}
-	return err
+	return n.copies.Heartbeat(ctx, body)
 }
 
 // leave tells the fleet at once that this worker is gone.
 func (n *Node) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), protocol.HeartbeatInterval)
 	defer cancel()
-	if err := n.deps.Bus.Workers.Delete(ctx, n.id); err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) {
+	if err := n.copies.Leave(ctx); err != nil {
 		n.log.Warn("delete heartbeat", "error", err)
 	}
 }

@@ -99,6 +99,8 @@ func (n *Node) sessionOf(ctx context.Context, job protocol.Job) (*workcopy.Hold,
 		r = refuse(400, "Session does not exist")
 	case errors.Is(err, session.ErrNoUsers), errors.Is(err, workcopy.ErrBusy):
 		r = refuse(503, "%v; ask again", err)
+	case errors.Is(err, workcopy.ErrHeld):
+		r = refuse(503, "A worker that owned the session before has not let go of it yet; ask again")
 	default:
 		n.log.Error("session of a job can't be opened", "session", job.Session, "request", job.RequestID, "error", err)
 		r = refuse(503, "The session can't be opened on worker %s; its log has the details", n.id)

@@ -127,11 +127,13 @@ func (s *Store) Create(ctx context.Context, session, worker string, durable bool
 }
 
 // Replace makes worker the owner in place of old, one epoch later, unless the
-// record has changed (ErrLost).
-func (s *Store) Replace(ctx context.Context, session string, old Owner, worker string) (Owner, error) {
+// record has changed (ErrLost). lost is what is known of the old owner, which may
+// be there still when the record changes, however late that is.
+func (s *Store) Replace(ctx context.Context, session string, old Owner, worker string, lost protocol.Former) (Owner, error) {
 	o := old
 	o.Worker, o.Cached = worker, false
 	o.Epoch++
+	o.Former = former(old, worker, lost)
 	value, err := json.Marshal(o.SessionRecord)
 	if err != nil {
 		return Owner{}, fmt.Errorf("encode record of session %s: %w", session, err)
@@ -148,6 +150,21 @@ func (s *Store) Replace(ctx context.Context, session string, old Owner, worker s
 	}
 	s.cache.put(session, o)
 	return o, nil
+}
+
+// former returns who may serve a session still when worker becomes its owner.
+func former(old Owner, worker string, lost protocol.Former) []protocol.Former {
+	var all []protocol.Former // another list: the old one is remembered
+	for _, f := range old.Former {
+		if f.Worker != worker && f.Worker != old.Worker {
+			all = append(all, f)
+		}
+	}
+	if old.Worker != worker {
+		lost.Worker = old.Worker
+		all = append(all, lost)
+	}
+	return all
 }
 
 // Remove deletes the record o, unless it has changed (ErrLost).

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
@@ -51,6 +53,7 @@ func TestStore(t *testing.T) {
 			{"two gateways create at once", testRace},
 			{"a remembered owner may be stale", testStale},
 			{"changes are compare-and-set", testCompareAndSet},
+			{"former owners", testFormer},
 		} {
 			t.Run(way.name+"/"+c.name, func(t *testing.T) {
 				// Dots in an id are the part that a key must be made for.
@@ -123,7 +126,7 @@ func testStale(t *testing.T, session string, one, two *Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := two.Replace(ctx, session, o, "w2"); err != nil {
+	if _, err := two.Replace(ctx, session, o, "w2", protocol.Former{}); err != nil {
 		t.Fatal(err)
 	}
 	if stale, err := one.Recall(ctx, session); err != nil || stale.Worker != "w1" || !stale.Cached {
@@ -161,11 +164,11 @@ func testCompareAndSet(t *testing.T, session string, one, two *Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := two.Replace(ctx, session, first, "w2")
+	second, err := two.Replace(ctx, session, first, "w2", protocol.Former{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := one.Replace(ctx, session, first, "w3"); !errors.Is(err, ErrLost) {
+	if _, err := one.Replace(ctx, session, first, "w3", protocol.Former{}); !errors.Is(err, ErrLost) {
 		t.Errorf("replacing an outdated record: %v, want ErrLost", err)
 	}
 	if err := one.Remove(ctx, session, first); !errors.Is(err, ErrLost) {
@@ -173,6 +176,42 @@ func testCompareAndSet(t *testing.T, session string, one, two *Store) {
 	}
 	if o, err := one.Lookup(ctx, session); err != nil || o.Revision != second.Revision {
 		t.Errorf("after both: %+v, %v; want the second record", o, err)
+	}
+}
+
+// The record names all who may serve the session still, each once.
+func testFormer(t *testing.T, session string, one, two *Store) {
+	o, _, err := one.Create(t.Context(), session, "w1", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := func(worker string, seen uint64) protocol.Former {
+		return protocol.Former{Worker: worker, Seen: seen, At: time.Unix(1_700_000_000, int64(seen)).UTC()}
+	}
+	for _, step := range []struct {
+		worker string
+		lost   protocol.Former
+		want   []protocol.Former
+	}{
+		{"w2", lost("w1", 7), []protocol.Former{lost("w1", 7)}},
+		{"w3", protocol.Former{}, []protocol.Former{lost("w1", 7), {Worker: "w2"}}},
+		{"w1", lost("w3", 9), []protocol.Former{{Worker: "w2"}, lost("w3", 9)}}, // it knows what it has itself
+		{"w2", lost("w1", 12), []protocol.Former{lost("w3", 9), lost("w1", 12)}},
+		{"w2", lost("w2", 13), []protocol.Former{lost("w3", 9), lost("w1", 12)}},
+	} {
+		before := slices.Clone(o.Former)
+		next, err := one.Replace(t.Context(), session, o, step.worker, step.lost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(o.Former, before) {
+			t.Errorf("the record before has %+v now", o.Former)
+		}
+		o = next
+		read := mustLookup(t, two, session)
+		if !slices.Equal(o.Former, step.want) || !slices.Equal(read.Former, step.want) {
+			t.Errorf("to %s: %+v, stored %+v, want %+v", step.worker, o.Former, read.Former, step.want)
+		}
 	}
 }
 

@@ -63,8 +63,9 @@ type Roster struct {
 
 	mu      sync.RWMutex
 	workers map[string]*worker
-	// departed holds workers that were seen to go, since the watch began.
-	departed map[string]struct{}
+	// departed holds workers that were seen to go, since the watch began, and the
+	// last that was seen of each.
+	departed map[string]entry
 	// watchedFrom is when the watch in use began: nobody is called dead for
 	// heartbeats that came while there was no watch.
 	watchedFrom time.Time
@@ -78,6 +79,9 @@ type Roster struct {
 // worker is what is kept of one; Recent in it is as of recentAt.
 type worker struct {
 	placement.Worker
+	// last is its last entry, and came when this gateway heard of it.
+	last     entry
+	came     time.Time
 	recentAt time.Time
 	// life ends, by end, when the worker is lost or starts anew.
 	life context.Context
@@ -98,7 +102,7 @@ func (w *worker) recent(now time.Time) float64 {
 
 // New returns an empty roster; Run fills it.
 func New(cfg Config) (*Roster, error) {
-	r := &Roster{cfg: cfg, now: time.Now, workers: map[string]*worker{}, departed: map[string]struct{}{}, synced: make(chan struct{})}
+	r := &Roster{cfg: cfg, now: time.Now, workers: map[string]*worker{}, departed: map[string]entry{}, synced: make(chan struct{})}
 	if err := r.register(cfg.Registerer); err != nil {
 		return nil, err
 	}
@@ -180,37 +184,6 @@ var ended = func() context.Context {
 	return ctx
 }()
 
-// AwaitLost returns when a worker is lost for certain or starts anew. Just after
-// the start, or after this gateway was cut off, it doesn't know who is live, and
-// waits to see.
-func (r *Roster) AwaitLost(ctx context.Context, worker string) error {
-	for {
-		r.mu.RLock()
-		w, certain := r.workers[worker], r.watchedFrom.Add(protocol.WorkerTTL)
-		_, departed := r.departed[worker]
-		r.mu.RUnlock()
-		if w != nil {
-			select {
-			case <-w.life.Done():
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		wait := certain.Sub(r.now())
-		if departed || wait <= 0 {
-			return nil
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		}
-	}
-}
-
 // Any reports whether some live worker takes new work.
 func (r *Roster) Any() bool {
 	now := r.now()
@@ -235,8 +208,8 @@ func (r *Roster) Placed(worker string) {
 	}
 }
 
-// beat takes in a heartbeat that was written at the given time of NATS' clock.
-func (r *Roster) beat(key string, value []byte, written time.Time, initial bool) {
+// beat takes in a heartbeat.
+func (r *Roster) beat(key string, value []byte, last entry, initial bool) {
 	h := new(protocol.Heartbeat)
 	if err := json.Unmarshal(value, h); err != nil {
 		r.cfg.Log.Warn("heartbeat can't be read", "worker", key, "error", err)
@@ -246,12 +219,12 @@ func (r *Roster) beat(key string, value []byte, written time.Time, initial bool)
 	now := r.now()
 	seen := now
 	// The first of a watch may be old: its writer may have died since.
-	if initial && written.Before(now) {
-		seen = written
+	if initial && last.written.Before(now) {
+		seen = last.written
 	}
 	r.mu.Lock()
 	before := r.workers[key]
-	after := &worker{Worker: placement.Worker{Heartbeat: h, Seen: seen}}
+	after := &worker{Worker: placement.Worker{Heartbeat: h, Seen: seen}, last: last, came: now}
 	if before != nil {
 		after.Recent, after.recentAt = before.Recent, before.recentAt
 	}
@@ -273,11 +246,11 @@ func (r *Roster) beat(key string, value []byte, written time.Time, initial bool)
 }
 
 // leave takes a worker out that said goodbye.
-func (r *Roster) leave(key string) {
+func (r *Roster) leave(key string, last entry) {
 	r.mu.Lock()
 	w, known := r.workers[key]
 	delete(r.workers, key)
-	r.depart(key)
+	r.depart(key, last)
 	r.mu.Unlock()
 	if known {
 		w.end()
@@ -296,10 +269,12 @@ func (r *Roster) sweep() {
 	r.mu.Lock()
 	if now.Sub(r.watchedFrom) >= protocol.WorkerTTL {
 		for key, w := range r.workers {
-			if !w.Live(now) {
+			// Whatever NATS' clock says: its lease may be as young as its entry was
+			// when it came.
+			if !w.Live(now) && now.Sub(w.came) >= protocol.WorkerTTL {
 				gone = append(gone, key)
 				delete(r.workers, key)
-				r.depart(key)
+				r.depart(key, w.last)
 				w.end()
 			}
 		}
@@ -309,17 +284,6 @@ func (r *Roster) sweep() {
 		r.cfg.Log.Warn("worker lost: its heartbeats stopped", "worker", key, "after", protocol.WorkerTTL)
 		r.lost(Lost{Worker: key})
 	}
-}
-
-// maxDeparted bounds what is remembered of workers that went.
-const maxDeparted = 10_000
-
-// depart notes that a worker went; r.mu is held.
-func (r *Roster) depart(key string) {
-	if len(r.departed) >= maxDeparted {
-		clear(r.departed)
-	}
-	r.departed[key] = struct{}{}
 }
 
 func (r *Roster) lost(l Lost) {
@@ -391,9 +355,9 @@ func (r *Roster) watch(ctx context.Context, reconnected <-chan nats.Status, tick
 				initial = false
 				r.syncOnce.Do(func() { close(r.synced) })
 			case e.Operation() == jetstream.KeyValuePut:
-				r.beat(e.Key(), e.Value(), e.Created(), initial)
+				r.beat(e.Key(), e.Value(), entry{e.Revision(), e.Created()}, initial)
 			default:
-				r.leave(e.Key())
+				r.leave(e.Key(), entry{e.Revision(), e.Created()})
 			}
 		}
 	}

@@ -181,10 +181,10 @@ func TestRestartIsALoss(t *testing.T) {
 
 func TestOldHeartbeatsAreNoLife(t *testing.T) {
 	g := start(t, nil)
-	g.beat("old", []byte(`{}`), g.now().Add(-protocol.WorkerTTL), true)
-	g.beat("ahead", []byte(`{}`), g.now().Add(time.Hour), true)
-	g.beat("late", []byte(`{}`), g.now().Add(-time.Hour), false)
-	g.beat("broken", []byte(`{`), g.now(), false)
+	g.beat("old", []byte(`{}`), entry{written: g.now().Add(-protocol.WorkerTTL)}, true)
+	g.beat("ahead", []byte(`{}`), entry{written: g.now().Add(time.Hour)}, true)
+	g.beat("late", []byte(`{}`), entry{written: g.now().Add(-time.Hour)}, false)
+	g.beat("broken", []byte(`{`), entry{written: g.now()}, false)
 	for worker, live := range map[string]bool{"old": false, "ahead": true, "late": true, "broken": false} {
 		if g.Live(worker) != live {
 			t.Errorf("%s: live %v, want %v", worker, !live, live)
@@ -214,6 +214,74 @@ func TestPlacedCountsUntilTheNextHeartbeat(t *testing.T) {
 	g.skew.Add(int64(2 * recentHalf))
 	if later := g.Snapshot()[0].Recent; later <= 0 || later > 0.5 {
 		t.Errorf("%v placed recently after twice the half time, want a quarter of 2 at most", later)
+	}
+}
+
+// What a session's record says of a lost worker is the entry over which it was
+// called lost; of one that isn't lost there is none.
+func TestLostNamesTheLastEntry(t *testing.T) {
+	g := start(t, nil)
+	last := func() protocol.Former {
+		e, err := g.kv.Get(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return protocol.Former{Worker: "a", Seen: e.Revision(), At: e.Created()}
+	}
+	want := func(what string, want protocol.Former) {
+		t.Helper()
+		if got := g.Lost("a"); got.Worker != want.Worker || got.Seen != want.Seen || !got.At.Equal(want.At) {
+			t.Errorf("%s: %+v, want %+v", what, got, want)
+		}
+	}
+	want("never seen", protocol.Former{Worker: "a"})
+	beat(t, g.kv, protocol.Heartbeat{Worker: "a", Busy: 1})
+	beat(t, g.kv, protocol.Heartbeat{Worker: "a", Busy: 2})
+	until(t, "both are seen", func() bool { h := g.Heartbeats(); return len(h) == 1 && h[0].Busy == 2 })
+	want("live", protocol.Former{Worker: "a"})
+	stopped := last()
+	g.skew.Store(int64(protocol.WorkerTTL))
+	<-g.lost
+	want("its heartbeats stopped", stopped)
+
+	beat(t, g.kv, protocol.Heartbeat{Worker: "a"})
+	until(t, "a is back", func() bool { return g.Live("a") })
+	want("back", protocol.Former{Worker: "a"})
+	if err := g.kv.Delete(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	<-g.lost
+	e, err := bus.Last(t.Context(), g.cfg.NC, bus.KeyStream(protocol.WorkersBucket), bus.KeySubject(protocol.WorkersBucket, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := g.Lost("a")
+	if got.Seen != e.Sequence || !got.At.Equal(e.Time) || got.Seen <= stopped.Seen {
+		t.Errorf("it left: %+v, want the deletion, %d of %v", got, e.Sequence, e.Time)
+	}
+}
+
+// However old NATS' clock makes an entry that was there at the start: its lease may
+// be as young as the watch that brought it.
+func TestNobodyIsLostSoonerThanItsLease(t *testing.T) {
+	nc := start(t, nil).cfg.NC
+	r, err := New(Config{NC: nc, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	now := begin
+	r.now = func() time.Time { return now }
+	r.watchedFrom = begin
+	now = begin.Add(protocol.WorkerTTL / 2) // the watch was slow
+	r.beat("w", []byte(`{}`), entry{written: begin.Add(-time.Hour)}, true)
+	now = begin.Add(protocol.WorkerTTL)
+	if r.sweep(); len(r.workers) != 1 {
+		t.Error("lost before a lease of when its entry came can be over")
+	}
+	now = now.Add(protocol.WorkerTTL / 2)
+	if r.sweep(); len(r.workers) != 0 {
+		t.Error("not lost; the test shows nothing")
 	}
 }
 

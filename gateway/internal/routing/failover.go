@@ -90,7 +90,7 @@ func (r *Router) takeOver(ctx context.Context, session string, old ownership.Own
 		return old, fault.Unavailable(fmt.Sprintf("Worker %s, which owned the session, can't go on with it, and no other worker that stores sessions is there; ask again", old.Worker), nil)
 	}
 	r.Workers.Placed(worker)
-	o, err := r.Sessions.Replace(ctx, session, old, worker)
+	o, err := r.Sessions.Replace(ctx, session, old, worker, r.Workers.Lost(old.Worker))
 	switch {
 	case errors.Is(err, ownership.ErrLost):
 		return old, err

@@ -118,7 +118,7 @@ func (r *Router) placeElsewhere(ctx context.Context, session string, old ownersh
 		return ownership.Owner{}, noWorker()
 	}
 	r.Workers.Placed(worker)
-	o, err := r.Sessions.Replace(ctx, session, old, worker)
+	o, err := r.Sessions.Replace(ctx, session, old, worker, r.Workers.Lost(old.Worker))
 	switch {
 	case errors.Is(err, ownership.ErrLost):
 		return o, moving()

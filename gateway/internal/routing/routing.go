@@ -45,7 +45,7 @@ type Sessions interface {
 	Lookup(ctx context.Context, session string) (ownership.Owner, error)
 	Recall(ctx context.Context, session string) (ownership.Owner, error)
 	Create(ctx context.Context, session, worker string, durable bool) (ownership.Owner, bool, error)
-	Replace(ctx context.Context, session string, old ownership.Owner, worker string) (ownership.Owner, error)
+	Replace(ctx context.Context, session string, old ownership.Owner, worker string, lost protocol.Former) (ownership.Owner, error)
 	Remove(ctx context.Context, session string, o ownership.Owner) error
 }
 
@@ -63,6 +63,8 @@ type Workers interface {
 	Lifetime(worker string) context.Context
 	// AwaitLost waits for that.
 	AwaitLost(ctx context.Context, worker string) error
+	// Lost is what was last seen of a worker that is lost.
+	Lost(worker string) protocol.Former
 }
 
 // Config of a router.

@@ -82,12 +82,13 @@ func (f *fleet) Create(ctx context.Context, session, worker string, durable bool
 	return o, true, nil
 }
 
-func (f *fleet) Replace(_ context.Context, session string, old ownership.Owner, worker string) (ownership.Owner, error) {
+func (f *fleet) Replace(_ context.Context, session string, old ownership.Owner, worker string, lost protocol.Former) (ownership.Owner, error) {
 	if f.bucket[session].Revision != old.Revision {
 		return ownership.Owner{}, ownership.ErrLost
 	}
 	o := f.own(session, worker, old.Epoch+1)
 	o.Durable = old.Durable
+	o.Former = []protocol.Former{lost}
 	f.bucket[session] = o
 	return o, nil
 }
@@ -122,6 +123,10 @@ func (f *fleet) AwaitLost(_ context.Context, worker string) error {
 		f.live[worker] = false
 	}
 	return nil
+}
+
+func (f *fleet) Lost(worker string) protocol.Former {
+	return protocol.Former{Worker: worker, Seen: uint64(len(worker))}
 }
 
 func (f *fleet) Withdraw(context.Context, *dispatch.Stranded) (bool, error) { return f.withdrawn, nil }
@@ -470,8 +475,21 @@ func TestNewSessionIsPlacedElsewhere(t *testing.T) {
 	if err != nil || res.Status != 200 || res.Worker == first {
 		t.Fatalf("write: %+v, %v; want another worker than %s", res, err, first)
 	}
-	if o := f.bucket["s"]; o.Worker != res.Worker || o.Epoch != 2 {
-		t.Errorf("record %+v, want %s in epoch 2", o, res.Worker)
+	if o := f.bucket["s"]; o.Worker != res.Worker || o.Epoch != 2 || len(o.Former) != 1 || o.Former[0] != f.Lost(first) {
+		t.Errorf("record %+v, want %s in epoch 2, and before it %+v", o, res.Worker, f.Lost(first))
+	}
+}
+
+// Who takes over must be told what is known of the owner before.
+func TestTakeOverNamesTheFormerOwner(t *testing.T) {
+	f := newFleet("a")
+	durable(func(f *fleet) { f.ownDurable("s", "dead", 3) })(f)
+	r := New(Config{Dispatcher: f, Sessions: f, Workers: f, FileDeadline: time.Minute, Log: slog.New(slog.DiscardHandler)})
+	if _, err := r.Read(t.Context(), Request{Session: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	if o := f.bucket["s"]; len(o.Former) != 1 || o.Former[0] != f.Lost("dead") {
+		t.Errorf("record %+v, want that it was dead's", o)
 	}
 }
 

@@ -61,6 +61,26 @@ func (s *Store) MarkDurable(ctx context.Context, r Record) error {
 	return nil
 }
 
+// Settle takes the former owners out of a session's record, which let go of it,
+// unless the record has changed (ErrFenced). It returns the record's revision.
+func (s *Store) Settle(ctx context.Context, r Record) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	r.Former = nil
+	value, err := json.Marshal(r.SessionRecord)
+	if err != nil {
+		return 0, fmt.Errorf("encode record of session %s: %w", r.Session, err)
+	}
+	revision, err := s.Bus.Sessions.Update(ctx, protocol.SessionKey(r.Session), value, r.Revision)
+	if err == nil {
+		return revision, nil
+	}
+	if mismatch(err) {
+		return 0, ErrFenced
+	}
+	return 0, fmt.Errorf("write record of session %s: %w", r.Session, err)
+}
+
 // RemoveRecord removes a session's record, unless it has changed (ErrFenced).
 func (s *Store) RemoveRecord(ctx context.Context, r Record) error {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)

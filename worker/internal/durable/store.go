@@ -34,7 +34,8 @@ type Config struct {
 // from any goroutine.
 type Store struct {
 	Config
-	recent recent
+	recent   recent
+	confirms confirms
 	// patience is publishPatience; tests shorten it.
 	patience time.Duration
 }

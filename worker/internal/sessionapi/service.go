@@ -78,6 +78,11 @@ func Serve(nc *nats.Conn, worker, instance, build string, copies *workcopy.Manag
 			return nil, fmt.Errorf("serve sessions: endpoint %s: %w", op, err)
 		}
 	}
+	// Not one of the operations: it waits for none of them.
+	if err := svc.AddEndpoint("release", micro.HandlerFunc(s.release), micro.WithEndpointSubject(protocol.ReleaseSubject(worker))); err != nil {
+		svc.Stop()
+		return nil, fmt.Errorf("serve sessions: endpoint release: %w", err)
+	}
 	return s, nil
 }
 
@@ -195,6 +200,8 @@ func describe(err error) (status int, detail string) {
 		return 503, "The change could not be stored; ask again"
 	case errors.Is(err, workcopy.ErrBusy):
 		return 503, "The session is going back to what is stored of it; ask again"
+	case errors.Is(err, workcopy.ErrHeld):
+		return 503, "A worker that owned the session before has not let go of it yet; ask again"
 	case errors.Is(err, session.ErrInvalidPath), errors.Is(err, session.ErrRefused):
 		return 400, err.Error()
 	case errors.Is(err, session.ErrNotExist), errors.Is(err, session.ErrNoSession):

@@ -31,6 +31,7 @@ func TestDescribe(t *testing.T) {
 		{workcopy.ErrForgotten, 502},
 		{&workcopy.Anew{Err: session.ErrNotExist}, 404},
 		{workcopy.ErrElsewhere, protocol.StatusMisdirected},
+		{fmt.Errorf("%w: worker w", workcopy.ErrHeld), 503},
 		{errors.New("unheard of"), 500},
 	} {
 		if status, detail := describe(c.err); status != c.status {
@@ -98,5 +99,47 @@ func TestLeaving(t *testing.T) {
 	s.Close()
 	if err := ask("", 10*time.Second); !errors.Is(err, nats.ErrNoResponders) {
 		t.Errorf("asked when gone: %v, want ErrNoResponders", err)
+	}
+}
+
+// Who asks to let go of a session gets the request back, also from a worker that is
+// going, and by no operation is it held up.
+func TestRelease(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	ns, err := embeddednats.Start(embeddednats.Config{Dir: t.TempDir()}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Stop()
+	nc, err := nats.Connect("", ns.Option())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	s, err := Serve(nc, "w", "7", "test", workcopy.New(workcopy.Config{Log: log}), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.svc.Stop()
+	for range maxConcurrent {
+		s.places <- struct{}{}
+	}
+	for _, stopped := range []bool{false, true} {
+		if stopped {
+			s.Stop()
+		}
+		for body, ok := range map[string]bool{
+			`{"session":"s","epoch":2,"created":"2026-01-02T03:04:05Z"}`: true,
+			`{"session":"../s","epoch":2}`:                               false,
+			`{`:                                                          false,
+		} {
+			reply, err := nc.Request(protocol.ReleaseSubject("w"), []byte(body), 10*time.Second)
+			if err != nil {
+				t.Fatalf("%s: %v", body, err)
+			}
+			if string(reply.Data) == body != ok {
+				t.Errorf("%s: answer %q, stopped %v", body, reply.Data, stopped)
+			}
+		}
 	}
 }

@@ -27,6 +27,10 @@ type workcopy struct {
 	sess    *session.Session
 	journal *durable.Journal // nil in a worker that doesn't store
 	epoch   uint64
+	created int64 // names the session, with its id
+	// over is the epoch that another worker has begun, 0 if none is known: what is of
+	// an earlier one is refused at once.
+	over uint64
 	// lease is that of when the copy was last known to be the owner's.
 	lease int64
 	holds int
@@ -141,6 +145,9 @@ func (c *workcopy) leave() { <-c.gate }
 func (c *workcopy) hold(epoch uint64, lease int64, sure bool) (*Hold, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.sess != nil && epoch < c.over {
+		return nil, overElsewhere(epoch)
+	}
 	if c.sess == nil || c.stale != nil || c.journal != nil && c.journal.Broken() != nil {
 		return nil, nil
 	}
@@ -273,7 +280,7 @@ var errDropped = errors.New("the copy is given up")
 
 func (c *workcopy) unload() {
 	c.mu.Lock()
-	c.sess, c.journal, c.stale, c.epoch = nil, nil, nil, 0
+	c.sess, c.journal, c.stale, c.epoch, c.over = nil, nil, nil, 0, 0
 	c.mu.Unlock()
 	c.order.Lock()
 	c.looked = nil
@@ -299,6 +306,8 @@ func (c *workcopy) prepareLocal(ctx context.Context, epoch uint64, create bool) 
 	switch {
 	case ok && epoch < sess.Epoch():
 		return elsewhere("the request is of epoch %d, the session of %d", epoch, sess.Epoch())
+	case ok && c.m.ended.covers(c.id, anyCreated, epoch):
+		return overElsewhere(epoch)
 	case ok:
 		err = sess.Advance(epoch)
 	case create:
@@ -310,6 +319,7 @@ func (c *workcopy) prepareLocal(ctx context.Context, epoch uint64, create bool) 
 			return elsewhere("its record says otherwise")
 		}
 		if err == nil {
+			c.m.ended.forget(c.id)
 			sess, err = c.m.Sessions.Create(c.id, epoch)
 		}
 	default:
@@ -320,7 +330,7 @@ func (c *workcopy) prepareLocal(ctx context.Context, epoch uint64, create bool) 
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sess, c.epoch, c.stale = sess, epoch, nil
+	c.sess, c.epoch, c.stale, c.over = sess, epoch, nil, 0
 	return nil
 }
 

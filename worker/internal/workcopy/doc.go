@@ -14,7 +14,10 @@
 // That leaves reads, which write nothing. They are served without asking only
 // while the worker's heartbeats count: one that was stopped or cut off for
 // longer than protocol.WorkerTTL may have been replaced, and looks at record and
-// journal before it serves a session again.
+// journal before it serves a session again. But a gateway that was held up may
+// replace one that is back, or was there all the time. So a worker, before it
+// serves an epoch of a session, makes sure that the owners before, which the
+// record names, are gone, or asks them to let go.
 //
 // # What is stored
 //

@@ -39,12 +39,18 @@ func (c *workcopy) tryLoad(ctx context.Context, epoch uint64, lease int64, creat
 	if record.Worker != m.Worker || record.Epoch != epoch {
 		return elsewhere("its record names worker %s and epoch %d, the request epoch %d", record.Worker, record.Epoch, epoch)
 	}
+	id := durable.Identity{Session: c.id, Created: record.Created.UnixNano(), Epoch: epoch}
+	if m.ended.covers(c.id, id.Created, epoch) {
+		return overElsewhere(epoch) // the record was read from a server that has been stopped
+	}
+	if err := c.succeed(ctx, &record); err != nil {
+		return err
+	}
 	journal, err := m.Store.Load(ctx, c.id)
 	none := errors.Is(err, durable.ErrNone)
 	if err != nil && !none {
 		return err
 	}
-	id := durable.Identity{Session: c.id, Created: record.Created.UnixNano(), Epoch: epoch}
 	last, _, _ := journal.Last()
 	if !none && last.Created != id.Created {
 		none = true // left of an earlier session of that id
@@ -66,10 +72,31 @@ func (c *workcopy) tryLoad(ctx context.Context, epoch uint64, lease int64, creat
 	if err != nil {
 		return err
 	}
+	if c.publish(sess, journal, id, lease) {
+		return nil
+	}
+	if err := c.removeDir(); err != nil {
+		m.Log.Warn("copy of a session not removed", "session", c.id, "error", err)
+	}
+	return overElsewhere(epoch)
+}
+
+// overElsewhere is the error for an epoch after which another worker has begun one.
+func overElsewhere(epoch uint64) error {
+	return elsewhere("the request is of epoch %d, and another worker has begun a later one", epoch)
+}
+
+// publish makes what was loaded usable, unless this worker has let go of the
+// session meanwhile.
+func (c *workcopy) publish(sess *session.Session, journal *durable.Journal, id durable.Identity, lease int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sess, c.journal, c.epoch, c.lease, c.stale = sess, journal, epoch, lease, nil
-	return nil
+	if c.m.ended.covers(c.id, id.Created, id.Epoch) {
+		return false
+	}
+	c.sess, c.journal, c.epoch, c.created = sess, journal, id.Epoch, id.Created
+	c.lease, c.stale, c.over = lease, nil, 0
+	return true
 }
 
 // start makes a session of which nothing is stored.

@@ -35,6 +35,14 @@ type Manager struct {
 	// beaten is when the last heartbeat that was written was begun, in
 	// nanoseconds of boot time; lapses counts how often that was too long ago.
 	beaten, lapses atomic.Int64
+	beats          beats
+	ended          ended
+
+	// clock is bootTime, pause waits, askTimeout is how long a former owner may take to
+	// answer; tests have others.
+	clock      func() int64
+	pause      func(context.Context, time.Duration) error
+	askTimeout time.Duration
 
 	mu     sync.Mutex
 	copies map[string]*workcopy
@@ -56,16 +64,22 @@ var (
 	// ErrBusy: the session is going back to what is stored, which waits for a
 	// command that runs in it.
 	ErrBusy = errors.New("the session is being restored")
+	// ErrHeld: a worker that owned the session before may serve it still. Nothing
+	// was done.
+	ErrHeld = errors.New("a worker that owned the session before has not let go of it")
 )
 
 // New returns a manager.
-func New(cfg Config) *Manager { return &Manager{Config: cfg, copies: map[string]*workcopy{}} }
+func New(cfg Config) *Manager {
+	return &Manager{Config: cfg, copies: map[string]*workcopy{}, clock: bootTime, pause: pause, askTimeout: askTimeout}
+}
 
 // Close waits for what is going on in the background.
 func (m *Manager) Close() { m.busy.Wait() }
 
-// now is a clock that goes on while the machine sleeps: others count that time.
-func now() int64 {
+// bootTime is a clock, in nanoseconds, that goes on while the machine sleeps:
+// others count that time.
+func bootTime() int64 {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
 		return int64(time.Since(started)) // never seen on Linux
@@ -77,11 +91,11 @@ var started = time.Now()
 
 // Beat is the begin of a heartbeat; done is to be called when it is written.
 func (m *Manager) Beat() (done func()) {
-	begun := now()
+	begun := m.clock()
 	return func() {
 		// It counts from when it is there for all to see, at the latest now; and
 		// a gap must be known before the lease holds again.
-		if now()-m.beaten.Load() > int64(protocol.WorkerTTL) {
+		if m.clock()-m.beaten.Load() > int64(protocol.WorkerTTL) {
 			m.lapses.Add(1)
 		}
 		m.beaten.Store(begun)
@@ -92,7 +106,7 @@ func (m *Manager) Beat() (done func()) {
 // as live to everybody, and whether it does now.
 func (m *Manager) lease() (number int64, holds bool) {
 	number = m.lapses.Load()
-	return number, now()-m.beaten.Load() < int64(protocol.WorkerTTL)
+	return number, m.clock()-m.beaten.Load() < int64(protocol.WorkerTTL)
 }
 
 // get returns the session's working copy, loaded or not; put must be called.
@@ -123,7 +137,7 @@ const acquireTimeout = 60 * time.Second
 // if need be; create makes one that was never written. The session stays until
 // Release.
 //
-// Errors: ErrElsewhere, ErrBusy, session.ErrNoSession, session.ErrStaleEpoch, or
+// Errors: ErrElsewhere, ErrBusy, ErrHeld, session.ErrNoSession, session.ErrStaleEpoch, or
 // what keeps the session from being restored.
 func (m *Manager) Acquire(ctx context.Context, id string, epoch uint64, create bool) (*Hold, error) {
 	ctx, cancel := context.WithTimeout(ctx, acquireTimeout)

@@ -294,7 +294,7 @@ func (c *workcopy) park() {
 	c.mu.Lock()
 	idle := c.idleLocked()
 	if idle {
-		c.sess, c.journal, c.epoch = nil, nil, 0
+		c.sess, c.journal, c.epoch, c.over = nil, nil, 0, 0
 	}
 	c.mu.Unlock()
 	if idle {
