@@ -132,7 +132,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, errors.Join(err, s.dispatcher.Close())
 	}
 	router := routing.New(routing.Config{
-		Dispatcher: admit.Dispatcher{Dispatcher: s.dispatcher, Gate: gate}, Sessions: ownership.New(deps.Bus.JS, deps.Bus.Sessions, replicas), Workers: s.roster,
+		Dispatcher: admit.Dispatcher{Dispatcher: s.dispatcher, Gate: gate}, Sessions: ownership.New(deps.Bus, replicas), Workers: s.roster,
 		JobDeadline: cfg.JobDeadline, FileDeadline: cfg.FileDeadline,
 		Metrics: routing.NewMetrics(deps.Registerer), Log: deps.Log,
 	})

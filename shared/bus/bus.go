@@ -49,6 +49,9 @@ const hooksAge = 24 * time.Hour
 
 // Bus is a NATS connection with the fleet's stream and buckets at hand.
 type Bus struct {
+	replicas int
+	confirms confirms
+
 	NC       *nats.Conn
 	JS       jetstream.JetStream
 	Jobs     jetstream.Stream
@@ -113,8 +116,8 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
-	b := &Bus{NC: nc, JS: js}
 	replicas := max(s.Replicas, 1)
+	b := &Bus{NC: nc, JS: js, replicas: replicas}
 	stream := jetstream.StreamConfig{
 		Name:        protocol.JobsStream,
 		Description: "evaluate and run jobs on their way to a worker",

@@ -3,6 +3,8 @@ package bus_test
 import (
 	"context"
 	"errors"
+	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -38,7 +40,7 @@ func TestConfirm(t *testing.T) {
 		{"a", revision, true}, {"a", revision - 1, false}, {"a", 0, false}, {"none", 0, true}, {"none", 1, false},
 		{"a", revision, true}, // confirmations are no change
 	} {
-		if got, err := bus.Confirm(ctx, b.JS, bus.SessionsMarker, key(c.name), c.sequence); err != nil || got != c.want {
+		if got, err := b.Confirm(ctx, bus.SessionsMarker, key(c.name), c.sequence); err != nil || got != c.want {
 			t.Errorf("%s at %d: %v %v, want %v", c.name, c.sequence, got, err, c.want)
 		}
 	}
@@ -52,7 +54,7 @@ func TestConfirm(t *testing.T) {
 		{bus.WorkersMarker, bus.KeySubject(protocol.WorkersBucket, "w"), bus.KeyStream(protocol.WorkersBucket)},
 	} {
 		for range 3 {
-			if ok, err := bus.Confirm(ctx, b.JS, marker.Marker, marker.subject, 0); err != nil || !ok {
+			if ok, err := b.Confirm(ctx, marker.Marker, marker.subject, 0); err != nil || !ok {
 				t.Errorf("%s: %v %v", marker.subject, ok, err)
 			}
 		}
@@ -81,7 +83,7 @@ func TestLastConfirmed(t *testing.T) {
 	ctx := t.Context()
 	subject := bus.KeySubject(protocol.SessionsBucket, "a")
 	last := func(doubted func(bus.Message) bool) (bus.Message, error) {
-		return bus.LastConfirmed(ctx, b.JS, bus.KeyStream(protocol.SessionsBucket), bus.SessionsMarker, subject, doubted)
+		return b.LastSure(ctx, bus.KeyStream(protocol.SessionsBucket), bus.SessionsMarker, subject, doubted)
 	}
 	if _, err := last(bus.Message.Deleted); !errors.Is(err, bus.ErrNoMessage) {
 		t.Errorf("of none: %v", err)
@@ -111,5 +113,48 @@ func TestLastConfirmed(t *testing.T) {
 	}
 	if m, err := last(func(bus.Message) bool { put("3"); return true }); err == nil {
 		t.Errorf("read %q of what never stays, want an error", m.Data)
+	}
+}
+
+// Whoever comes while one asks is answered by the next, all together; nobody by one
+// that asked before.
+func TestConfirmsAreShared(t *testing.T) {
+	var c bus.Confirms
+	asked := 0
+	ask := func() (bool, error) { asked++; return true, nil }
+	var wg sync.WaitGroup
+	const callers = 20
+	in, out := make(chan struct{}), make(chan struct{})
+	wg.Go(func() {
+		c.Do("w", 1, func() (bool, error) { close(in); <-out; return ask() })
+	})
+	<-in
+	for range callers {
+		wg.Go(func() {
+			if ok, err := c.Do("w", 1, ask); !ok || err != nil {
+				t.Errorf("%v, %v", ok, err)
+			}
+		})
+	}
+	for c.Turns() < callers+2 { // they number themselves before they wait
+		runtime.Gosched()
+	}
+	close(out)
+	wg.Wait()
+	if asked != 2 {
+		t.Errorf("asked %d times for %d callers, want 2", asked, callers+1)
+	}
+	c.Do("w", 1, ask)
+	if asked != 3 {
+		t.Error("answered by what was asked before")
+	}
+	boom := errors.New("boom")
+	for _, answer := range []struct {
+		ok  bool
+		err error
+	}{{false, nil}, {false, boom}} {
+		if ok, err := c.Do("w", 1, func() (bool, error) { return answer.ok, answer.err }); ok || !errors.Is(err, answer.err) {
+			t.Errorf("%v, %v, want %v", ok, err, answer)
+		}
 	}
 }

@@ -68,10 +68,6 @@ const MarkerTTL = time.Hour
 // key after a time: from version 2.11 on.
 func (b *Bus) markersExpire() bool { return b.from2_11() }
 
-// ExpectsOfOthers reports whether a write may say what the last message of another
-// subject has to be: from version 2.11 on.
-func (b *Bus) ExpectsOfOthers() bool { return b.from2_11() }
-
 func (b *Bus) from2_11() bool {
 	var major, minor int
 	if _, err := fmt.Sscanf(b.NC.ConnectedServerVersion(), "%d.%d", &major, &minor); err != nil {

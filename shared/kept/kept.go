@@ -37,18 +37,13 @@ type Record struct {
 
 // Store reads and writes records. Its methods may be called from any goroutine.
 type Store struct {
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	stream jetstream.Stream
-	// leader makes reads ones of the stream's leader: a replica may not have what
-	// another process was just told is written.
-	leader bool
+	bus *bus.Bus
+	nc  *nats.Conn
+	js  jetstream.JetStream
 }
 
 // New returns a store over the stream of b.
-func New(b *bus.Bus) *Store {
-	return &Store{nc: b.NC, js: b.JS, stream: b.Kept, leader: b.Kept.CachedInfo().Config.Replicas > 1}
-}
+func New(b *bus.Bus) *Store { return &Store{bus: b, nc: b.NC, js: b.JS} }
 
 // Create writes the record of a new job, or returns ErrChanged if it has one.
 func (s *Store) Create(ctx context.Context, k protocol.Kept) (Record, error) {
@@ -81,14 +76,8 @@ func (s *Store) Put(ctx context.Context, r Record) (Record, error) {
 func (s *Store) Get(ctx context.Context, job string) (Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	var m bus.Message
-	var err error
-	if s.leader {
-		// On what is said here depends whether a job is ever done.
-		m, err = bus.LastConfirmed(ctx, s.js, protocol.KeptStream, bus.KeptMarker, protocol.KeptSubject(job), mayChange)
-	} else {
-		m, err = bus.Last(ctx, s.nc, protocol.KeptStream, protocol.KeptSubject(job))
-	}
+	// On what is said here depends whether a job is ever done.
+	m, err := s.bus.LastConfirmed(ctx, protocol.KeptStream, bus.KeptMarker, protocol.KeptSubject(job), mayChange)
 	switch {
 	case errors.Is(err, bus.ErrNoMessage):
 		return Record{}, ErrNone
@@ -120,7 +109,7 @@ const listIdle = 10 * time.Second
 // Each calls yield with every record, without its answer, the one that changed
 // longest ago first, until yield returns false.
 func (s *Store) Each(ctx context.Context, yield func(Record) bool) error {
-	info, err := s.stream.Info(ctx)
+	info, err := s.bus.Kept.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("list records of jobs: %w", err)
 	}

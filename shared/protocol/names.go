@@ -15,9 +15,9 @@ const (
 	SessionsBucket = "SESSIONS"
 	// WorkersBucket maps a worker's id to its latest Heartbeat.
 	WorkersBucket = "WORKERS"
-	// ConfirmKey is a key of WorkersBucket that is no worker's id. It is only ever
-	// deleted: such a write shows that what was read of the bucket is still so.
-	ConfirmKey = "="
+	// ConfirmToken is no worker's, session's or job's id. In place of one it names
+	// what is written only to show that what was read is still so.
+	ConfirmToken = "="
 	// ManifestsStream holds what durable sessions consist of: a journal for
 	// each, its subject ManifestSubject.
 	ManifestsStream = "MANIFESTS"
@@ -50,17 +50,16 @@ const (
 )
 
 const (
-	// ManifestPrefix is what the subjects of all journals begin with.
-	ManifestPrefix = "gf.manifest."
+	manifestPrefix = "gf.manifest."
 	// ManifestSubjects matches the journals of all sessions.
-	ManifestSubjects = ManifestPrefix + "*"
+	ManifestSubjects = manifestPrefix + "*"
 	blobPrefix       = "gf.blob."
 	// BlobSubjects matches all blobs.
 	BlobSubjects = blobPrefix + "*"
 )
 
 // ManifestSubject is the journal of a session.
-func ManifestSubject(session string) string { return ManifestPrefix + SessionKey(session) }
+func ManifestSubject(session string) string { return manifestPrefix + SessionKey(session) }
 
 // BlobSubject is where the content with a digest (SHA-256, in hexadecimal) is.
 func BlobSubject(digest string) string { return blobPrefix + digest }

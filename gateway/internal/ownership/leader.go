@@ -13,7 +13,7 @@ import (
 // a direct get, which any replica may answer. That there is no record is
 // confirmed: a job would run without its session's files, a read find none.
 func (s *Store) readLeader(ctx context.Context, session string) ([]byte, uint64, error) {
-	m, err := bus.LastConfirmed(ctx, s.js, bus.KeyStream(protocol.SessionsBucket), bus.SessionsMarker,
+	m, err := s.bus.LastConfirmed(ctx, bus.KeyStream(protocol.SessionsBucket), bus.SessionsMarker,
 		bus.KeySubject(protocol.SessionsBucket, protocol.SessionKey(session)), bus.Message.Deleted)
 	switch {
 	case errors.Is(err, bus.ErrNoMessage), err == nil && m.Deleted():

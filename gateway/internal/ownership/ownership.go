@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/gradefleet/gradefleet/shared/bus"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -42,7 +43,7 @@ var ErrLost = errors.New("session record has changed")
 // Store reads and writes the bucket. Its methods may be called from any
 // goroutine.
 type Store struct {
-	js    jetstream.JetStream
+	bus   *bus.Bus
 	kv    jetstream.KeyValue
 	cache cache
 	// leader makes every read one of the stream's leader. A replica may not
@@ -51,9 +52,9 @@ type Store struct {
 	now    func() time.Time
 }
 
-// New returns a store over the SESSIONS bucket, which has so many replicas.
-func New(js jetstream.JetStream, kv jetstream.KeyValue, replicas int) *Store {
-	return &Store{js: js, kv: kv, leader: replicas > 1, now: time.Now, cache: cache{max: CacheSize / 2}}
+// New returns a store over the SESSIONS bucket of b, which has so many replicas.
+func New(b *bus.Bus, replicas int) *Store {
+	return &Store{bus: b, kv: b.Sessions, leader: replicas > 1, now: time.Now, cache: cache{max: CacheSize / 2}}
 }
 
 // Recall returns the session's owner as it is remembered, or else as Lookup does.

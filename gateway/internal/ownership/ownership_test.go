@@ -58,7 +58,7 @@ func TestStore(t *testing.T) {
 			t.Run(way.name+"/"+c.name, func(t *testing.T) {
 				// Dots in an id are the part that a key must be made for.
 				session := "s." + protocol.NewID() + "..x."
-				c.test(t, session, New(b.JS, b.Sessions, way.replicas), New(b.JS, b.Sessions, way.replicas))
+				c.test(t, session, New(b, way.replicas), New(b, way.replicas))
 			})
 		}
 	}

@@ -132,7 +132,7 @@ func (s *Store) Load(ctx context.Context, session string) (*Journal, error) {
 func (s *Store) last(ctx context.Context, session string) (bus.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	return s.lastConfirmed(ctx, protocol.ManifestsStream, bus.ManifestsMarker, protocol.ManifestSubject(session), func(bus.Message) bool { return false })
+	return s.Bus.LastConfirmed(ctx, protocol.ManifestsStream, bus.ManifestsMarker, protocol.ManifestSubject(session), func(bus.Message) bool { return false })
 }
 
 func (s *Store) next(ctx context.Context, subject string, from uint64) (bus.Message, error) {
@@ -498,11 +498,9 @@ func (j *Journal) Current(ctx context.Context) (bool, error) {
 	j.mu.Lock()
 	sequence, session := j.sequence, j.id.Session
 	j.mu.Unlock()
-	if j.store.replicated() {
+	if j.store.Bus.Confirms() {
 		// A server that was frozen may not know of those who wrote since.
-		ctx, cancel := context.WithTimeout(ctx, opTimeout)
-		defer cancel()
-		return bus.Confirm(ctx, j.store.Bus.JS, bus.ManifestsMarker, protocol.ManifestSubject(session), sequence)
+		return j.store.Bus.Confirm(ctx, bus.ManifestsMarker, protocol.ManifestSubject(session), sequence)
 	}
 	m, err := j.store.last(ctx, session)
 	if errors.Is(err, bus.ErrNoMessage) {

@@ -133,7 +133,7 @@ func TestJournalWithoutOperations(t *testing.T) {
 	if !j.Has("one") || !j.Has("two") || !j.Forgot(before.Add(-time.Hour)) || j.Forgot(after) {
 		t.Errorf("after a new base: one %v, two %v, forgot %v", j.Has("one"), j.Has("two"), j.Forgot(before.Add(-time.Hour)))
 	}
-	last, err := s.last(t.Context(), protocol.ManifestSubject("s"))
+	last, err := s.last(t.Context(), "s")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,10 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gradefleet/gradefleet/shared/bus"
@@ -52,73 +50,11 @@ func heartbeatSubject(worker string) string { return bus.KeySubject(protocol.Wor
 // not know that there is another. False may also mean that somebody else asks, or
 // writes, at this moment.
 func (s *Store) Unchanged(ctx context.Context, worker string, found Sighting) (bool, error) {
-	if s.Bus.Jobs.CachedInfo().Config.Replicas <= 1 || !s.Bus.ExpectsOfOthers() {
-		return true, nil // there is no other server, or no way to ask them all
-	}
-	return s.unchanged(ctx, worker, found.Revision)
-}
-
-func (s *Store) unchanged(ctx context.Context, worker string, revision uint64) (bool, error) {
-	return s.confirms.do(worker, revision, func() (bool, error) {
-		ctx, cancel := context.WithTimeout(ctx, opTimeout)
-		defer cancel()
-		_, err := s.Bus.JS.PublishMsg(ctx, &nats.Msg{
-			Subject: heartbeatSubject(protocol.ConfirmKey), Header: nats.Header{"KV-Operation": {"DEL"}},
-		}, jetstream.WithExpectLastSequenceForSubject(revision, heartbeatSubject(worker)))
-		if bus.WrongRevision(err) {
-			return false, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("confirm heartbeat of worker %s: %w", worker, err)
-		}
-		return true, nil
-	})
-}
-
-// confirms lets callers that want to know the same share the answer: the sessions
-// of a lost worker are taken up together, and NATS refuses such writes that are
-// under way at once.
-type confirms struct {
-	mu sync.Mutex // held while one is under way
-
-	turn  sync.Mutex // guards what follows
-	turns uint64
-	yes   map[string]confirmed
-}
-
-type confirmed struct {
-	revision uint64
-	turn     uint64 // when it was begun
-}
-
-func (c *confirms) next() uint64 {
-	c.turn.Lock()
-	defer c.turn.Unlock()
-	c.turns++
-	return c.turns
-}
-
-// do asks, unless somebody has asked since the call and was told yes.
-func (c *confirms) do(worker string, revision uint64, ask func() (bool, error)) (bool, error) {
-	came := c.next()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if last, ok := c.yes[worker]; ok && last.revision == revision && last.turn > came {
+	if !s.Bus.Confirms() {
 		return true, nil
 	}
-	begun := c.next()
-	ok, err := ask()
-	if ok {
-		if c.yes == nil || len(c.yes) >= maxConfirmed {
-			c.yes = map[string]confirmed{}
-		}
-		c.yes[worker] = confirmed{revision, begun}
-	}
-	return ok, err
+	return s.Bus.Confirm(ctx, bus.WorkersMarker, heartbeatSubject(worker), found.Revision)
 }
-
-// maxConfirmed bounds the workers of which an answer is remembered.
-const maxConfirmed = 1000
 
 // AskRelease asks a worker to let go of a session. It returns nil if the worker
 // has done so, an error at once if NATS knows of no such worker, and one after

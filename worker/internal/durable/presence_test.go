@@ -3,7 +3,6 @@ package durable
 import (
 	"errors"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -102,7 +101,7 @@ func TestUnchanged(t *testing.T) {
 	other := newStore(t, b, "other", time.Minute)
 	confirm := func(revision uint64, want bool) {
 		t.Helper()
-		if ok, err := s.unchanged(t.Context(), "other", revision); err != nil || ok != want {
+		if ok, err := b.Confirm(t.Context(), bus.WorkersMarker, heartbeatSubject("other"), revision); err != nil || ok != want {
 			t.Errorf("revision %d: %v, %v, want %v", revision, ok, err, want)
 		}
 	}
@@ -121,57 +120,12 @@ func TestUnchanged(t *testing.T) {
 	if live, err := s.LiveWorkers(t.Context()); err != nil || len(live) != 0 {
 		t.Errorf("workers %v, %v, want none", live, err)
 	}
-	if protocol.CheckWorkerID(protocol.ConfirmKey) == nil {
+	if protocol.CheckWorkerID(protocol.ConfirmToken) == nil {
 		t.Error("a worker may have the key's name")
 	}
 	// Of one server alone there is nobody to ask.
 	if ok, err := s.Unchanged(t.Context(), "other", Sighting{Revision: 1}); !ok || err != nil {
 		t.Errorf("%v, %v", ok, err)
-	}
-}
-
-// Whoever comes while one asks is answered by the next, all together; nobody by one
-// that asked before.
-func TestConfirmsAreShared(t *testing.T) {
-	var c confirms
-	asked := 0
-	ask := func() (bool, error) { asked++; return true, nil }
-	var wg sync.WaitGroup
-	const callers = 20
-	in, out := make(chan struct{}), make(chan struct{})
-	wg.Go(func() {
-		c.do("w", 1, func() (bool, error) { close(in); <-out; return ask() })
-	})
-	<-in
-	for range callers {
-		wg.Go(func() {
-			if ok, err := c.do("w", 1, ask); !ok || err != nil {
-				t.Errorf("%v, %v", ok, err)
-			}
-		})
-	}
-	for came := uint64(0); came < callers+2; { // they number themselves before they wait
-		c.turn.Lock()
-		came = c.turns
-		c.turn.Unlock()
-	}
-	close(out)
-	wg.Wait()
-	if asked != 2 {
-		t.Errorf("asked %d times for %d callers, want 2", asked, callers+1)
-	}
-	c.do("w", 1, ask)
-	if asked != 3 {
-		t.Error("answered by what was asked before")
-	}
-	boom := errors.New("boom")
-	for _, answer := range []struct {
-		ok  bool
-		err error
-	}{{false, nil}, {false, boom}} {
-		if ok, err := c.do("w", 1, func() (bool, error) { return answer.ok, answer.err }); ok || !errors.Is(err, answer.err) {
-			t.Errorf("%v, %v, want %v", ok, err, answer)
-		}
 	}
 }
 

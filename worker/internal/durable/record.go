@@ -27,7 +27,7 @@ func (s *Store) Record(ctx context.Context, session string) (Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	r := Record{Session: session}
-	m, err := s.lastConfirmed(ctx, bus.KeyStream(protocol.SessionsBucket), bus.SessionsMarker,
+	m, err := s.Bus.LastConfirmed(ctx, bus.KeyStream(protocol.SessionsBucket), bus.SessionsMarker,
 		bus.KeySubject(protocol.SessionsBucket, protocol.SessionKey(session)), bus.Message.Deleted)
 	switch {
 	case errors.Is(err, bus.ErrNoMessage), err == nil && m.Deleted():
@@ -99,14 +99,3 @@ func (s *Store) RemoveRecord(ctx context.Context, r Record) error {
 	}
 	return nil
 }
-
-// lastConfirmed is bus.LastConfirmed where the stream has replicas; elsewhere one
-// server knows all.
-func (s *Store) lastConfirmed(ctx context.Context, stream string, marker bus.Marker, subject string, doubted func(bus.Message) bool) (bus.Message, error) {
-	if !s.replicated() {
-		return bus.Last(ctx, s.Bus.NC, stream, subject)
-	}
-	return bus.LastConfirmed(ctx, s.Bus.JS, stream, marker, subject, doubted)
-}
-
-func (s *Store) replicated() bool { return s.Bus.Manifests.CachedInfo().Config.Replicas > 1 }

@@ -34,8 +34,7 @@ type Config struct {
 // from any goroutine.
 type Store struct {
 	Config
-	recent   recent
-	confirms confirms
+	recent recent
 	// patience is publishPatience; tests shorten it.
 	patience time.Duration
 }
