@@ -1,6 +1,8 @@
 package grade
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -10,7 +12,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
+	"github.com/gradefleet/gradefleet/cli/internal/fleetclient"
 	"github.com/gradefleet/gradefleet/cli/internal/fleetclient/apitest"
 )
 
@@ -146,31 +150,38 @@ func TestBatchOfOneConnection(t *testing.T) {
 	}
 }
 
-// While the first has no answer, others are, but only so many are read ahead.
-func TestBatchIsHeldToThePace(t *testing.T) {
-	const concurrency = 4
-	held := make(chan struct{})
-	var answered atomic.Int64
-	_, results, err := gradeRows(t, func(_ http.ResponseWriter, r apitest.Request) bool {
-		if r.Path != "/evaluate_code" {
-			return false
-		}
-		select {
-		case <-held:
-			return false
-		default:
-		}
-		if r.Code == "0" {
-			<-held
-		} else if n := answered.Add(1); n == batchWindow*concurrency {
-			close(held)
-		} else if n > batchWindow*concurrency+2 { // one is being collected, one is read
-			t.Errorf("%d lines came before the first was answered", n)
-		}
-		return false
-	}, rows(300), "--batch", "--concurrency=4")
-	if err != nil || len(results) != 300 {
-		t.Errorf("%d results, error %v", len(results), err)
+// While the first has no answer others are answered, but only so many are read
+// ahead and held.
+func TestReadsAheadOnlySoFar(t *testing.T) {
+	for name, test := range map[string]struct {
+		batch bool
+		ahead int
+	}{"single requests": {false, window * 4}, "a batch": {true, batchWindow * 4}} {
+		t.Run(name, func(t *testing.T) {
+			file := writeFile(t, rows(1000)...)
+			synctest.Test(t, func(t *testing.T) {
+				held := make(chan struct{})
+				var asked atomic.Int64
+				p := &pipeline{cfg: Config{Files: []string{file}, Concurrency: 4, Batch: test.batch}, sum: newSummary()}
+				p.asker.evaluate = func(_ context.Context, body []byte) (fleetclient.Evaluation, error) {
+					asked.Add(1)
+					if bytes.Contains(body, []byte(`"code":"0"`)) {
+						<-held
+					}
+					return fleetclient.Evaluation{}, nil
+				}
+				ended := make(chan error, 1)
+				go func() { ended <- p.run(t.Context(), io.Discard) }()
+				synctest.Wait()
+				if got := asked.Load(); got != int64(test.ahead)+1 {
+					t.Errorf("%d were asked before the first was answered, want it and %d more", got, test.ahead)
+				}
+				close(held)
+				if err := <-ended; err != nil || p.sum.submissions != 1000 {
+					t.Errorf("%d submissions, error %v", p.sum.submissions, err)
+				}
+			})
+		})
 	}
 }
 
