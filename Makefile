@@ -91,7 +91,7 @@ compose-test: ## Test the compose file in a Docker engine, with images made offl
 	@sh scripts/compose-test.sh
 
 .PHONY: rules-test
-rules-test: ## Test the Prometheus configuration and rules with promtool, the machine's or the offline image's.
+rules-test: ## Test the Prometheus configuration and rules with promtool: the machine's, the offline image's or Debian's.
 	@sh scripts/promtool.sh check config prometheus.yml
 	@sh scripts/promtool.sh test rules rules_test.yml
 

@@ -27,6 +27,10 @@ import (
 // [AnswerError].
 const MaxAnswerBytes = 64 << 20
 
+// keepAlive finds out within a minute that the machine at the other end is gone,
+// while an answer is awaited that may rightly take longer.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 3}
+
 // Config of a Client.
 type Config struct {
 	// URL of the server, http or https, with or without a path prefix.
@@ -58,7 +62,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAliveConfig: keepAlive}
 	transport := &http.Transport{
 		MaxIdleConnsPerHost: max(cfg.Connections, 1),
 		IdleConnTimeout:     90 * time.Second,
@@ -185,23 +189,13 @@ func (c *Client) do(ctx context.Context, op, method, path string, body []byte, a
 	if body != nil {
 		reader = bytes.NewReader(body)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, reader)
+	req, err := c.request(ctx, op, method, path, "application/json", reader)
 	if err != nil {
-		return fmt.Errorf("make %s request: %w", op, err)
-	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	if c.key != "" {
-		req.Header.Set("X-API-Key", c.key)
+		return err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		// The url.Error around it would repeat the method and the URL.
-		if e, ok := errors.AsType[*url.Error](err); ok {
-			err = e.Err
-		}
-		return fmt.Errorf("%s at %s: %w", op, c.base, err)
+		return fmt.Errorf("%s at %s: %w", op, c.base, bare(err))
 	}
 	defer resp.Body.Close()
 	buffer := c.buffers.Get().(*bytes.Buffer)
@@ -220,6 +214,29 @@ func (c *Client) do(ctx context.Context, op, method, path string, body []byte, a
 		return nil
 	}
 	return Decode(op, buffer.Bytes(), answer)
+}
+
+// request makes a request; a nil body is none, and has no type.
+func (c *Client) request(ctx context.Context, op, method, path, contentType string, body io.Reader) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("make %s request: %w", op, err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", contentType)
+	}
+	if c.key != "" {
+		req.Header.Set("X-API-Key", c.key)
+	}
+	return req, nil
+}
+
+// bare takes off the url.Error, which would repeat the method and the URL.
+func bare(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err
+	}
+	return err
 }
 
 // Decode decodes the body of an answer of status 200 to an operation.

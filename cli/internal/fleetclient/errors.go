@@ -53,15 +53,20 @@ func newStatusError(op string, resp *http.Response, body []byte) *StatusError {
 	if json.Unmarshal(body, &documented) == nil && documented.Detail != "" {
 		detail = documented.Detail
 	}
-	if len(detail) > maxDetailBytes {
-		detail = detail[:maxDetailBytes] + "…"
-	}
 	return &StatusError{
 		Op:         op,
 		Code:       resp.StatusCode,
-		Detail:     strings.ToValidUTF8(strings.TrimSpace(detail), "�"),
+		Detail:     shortDetail(detail),
 		RetryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()),
 	}
+}
+
+// shortDetail is what an error keeps of a text.
+func shortDetail(text string) string {
+	if len(text) > maxDetailBytes {
+		text = text[:maxDetailBytes] + "…"
+	}
+	return strings.ToValidUTF8(strings.TrimSpace(text), "�")
 }
 
 // parseRetryAfter reads both forms of the header (RFC 9110, 10.2.3): seconds

@@ -26,7 +26,10 @@ import (
 
 // fleet is a running fleet in this process.
 type fleet struct {
-	urls    []string // one a gateway
+	urls []string // one a gateway
+	// stopGateways end them, as SIGTERM would; more than once does no harm.
+	stopGateways []func()
+
 	client  *http.Client
 	workers []*runningWorker
 	// registries hold the metrics, one of each process that there would be.
@@ -87,12 +90,14 @@ func newFleet(t *testing.T, gateways, workers int, settings ...string) *fleet {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
 		go func() { done <- g.Run(ctx) }()
-		t.Cleanup(func() {
+		stop := sync.OnceFunc(func() {
 			cancel()
 			if err := <-done; err != nil {
 				t.Errorf("gateway ended with %v", err)
 			}
 		})
+		t.Cleanup(stop)
+		f.stopGateways = append(f.stopGateways, stop)
 		f.urls = append(f.urls, "http://"+g.Addrs()[0])
 	}
 	for _, u := range f.urls {

@@ -20,8 +20,9 @@ const (
 
 // asker sends submissions until they are answered.
 type asker struct {
-	api     *fleetclient.Client
-	retries int
+	// evaluate sends a request and returns its answer.
+	evaluate func(ctx context.Context, body []byte) (fleetclient.Evaluation, error)
+	retries  int
 	// wait returns after d, or with an error when ctx is done. Tests have their own.
 	wait func(ctx context.Context, d time.Duration) error
 }
@@ -42,7 +43,7 @@ func (a *asker) ask(ctx context.Context, row *workload.Row) graded {
 	backoff := firstWait
 	for {
 		g.attempts++
-		g.answer, g.err = a.api.Evaluate(ctx, body)
+		g.answer, g.err = a.evaluate(ctx, body)
 		if g.err == nil || ctx.Err() != nil || !fleetclient.Transient(g.err) {
 			return g
 		}

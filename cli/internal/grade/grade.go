@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"sync"
 	"time"
 
@@ -34,8 +35,9 @@ func Run(ctx context.Context, cfg Config, out, errOut io.Writer) error {
 }
 
 func run(ctx context.Context, cfg Config, out, errOut io.Writer, wait func(context.Context, time.Duration) error) (err error) {
+	cfg = cfg.withDefaults()
 	api, err := fleetclient.New(fleetclient.Config{
-		URL: cfg.URL, AllowRemote: cfg.AllowRemote, Connections: cfg.Concurrency, Timeout: cfg.Timeout,
+		URL: cfg.URL, AllowRemote: cfg.AllowRemote, Key: cfg.Key.Reveal(), Connections: cfg.Concurrency, Timeout: cfg.Timeout,
 	})
 	if err != nil {
 		return err
@@ -44,13 +46,22 @@ func run(ctx context.Context, cfg Config, out, errOut io.Writer, wait func(conte
 	if err := api.Ping(ctx); err != nil {
 		return fmt.Errorf("reach the server, is it running? %w", err)
 	}
+	evaluate := api.Evaluate
+	if cfg.Batch {
+		if err := takesBatches(ctx, api); err != nil {
+			return err
+		}
+		batch := api.NewBatch(ctx)
+		defer batch.Close()
+		evaluate = batch.Evaluate
+	}
 	results, err := openResults(cfg.Out, cfg.Files)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, results.close()) }()
 
-	p := &pipeline{cfg: cfg, asker: asker{api: api, retries: cfg.Retries, wait: wait}, results: results, sum: newSummary()}
+	p := &pipeline{cfg: cfg, asker: asker{evaluate: evaluate, retries: cfg.Retries, wait: wait}, results: results, sum: newSummary()}
 	start := time.Now()
 	err = p.run(ctx, errOut)
 	p.sum.seconds = time.Since(start).Seconds()
@@ -60,9 +71,23 @@ func run(ctx context.Context, cfg Config, out, errOut io.Writer, wait func(conte
 	return errors.Join(err, p.sum.judge())
 }
 
+// takesBatches checks that the server does, once: else each submission would be
+// refused. One that is only busy is no error yet.
+func takesBatches(ctx context.Context, api *fleetclient.Client) error {
+	err := api.PingBatch(ctx)
+	if err == nil || fleetclient.Transient(err) {
+		return nil
+	}
+	if e, ok := errors.AsType[*fleetclient.StatusError](err); ok && (e.Code == http.StatusNotFound || e.Code == http.StatusMethodNotAllowed) {
+		return fmt.Errorf("check --batch: %s takes no batches, leave it out: %w", api.URL(), err)
+	}
+	return fmt.Errorf("check --batch: %w", err)
+}
+
 // window is how many rows may be read ahead of the first that has no answer
-// yet, for each submission under way. It bounds memory when one is slow.
-const window = 32
+// yet, for each submission under way; batchWindow is that of batches, which have
+// many more under way. It bounds memory when one is slow.
+const window, batchWindow = 32, 4
 
 // pipeline reads rows, grades some at a time, and collects them in order.
 type pipeline struct {
@@ -88,7 +113,11 @@ func (p *pipeline) run(ctx context.Context, errOut io.Writer) error {
 	defer cancel(nil)
 
 	jobs := make(chan place)
-	order := make(chan place, window*p.cfg.Concurrency)
+	ahead := window * p.cfg.Concurrency
+	if p.cfg.Batch {
+		ahead = batchWindow * p.cfg.Concurrency
+	}
+	order := make(chan place, ahead)
 	var readErr error // the reader's, until order is closed
 	running.Go(func() {
 		defer close(order)

@@ -379,7 +379,8 @@ func TestRefusals(t *testing.T) {
 	}{
 		"another machine":    {[]string{"--url=http://192.0.2.1:6000", good}, "--allow-remote", fleetclient.ErrRemote},
 		"nobody there":       {[]string{"--url=" + closed.URL, good}, "is it running?", nil},
-		"no concurrency":     {[]string{near, "--concurrency=0", good}, "--concurrency: 0", nil},
+		"low concurrency":    {[]string{near, "--concurrency=-1", good}, "--concurrency: -1", nil},
+		"high concurrency":   {[]string{near, "--concurrency=1025", good}, "--concurrency: 1025", nil},
 		"a negative limit":   {[]string{near, "--limit=-1", good}, "--limit: -1", nil},
 		"negative retries":   {[]string{near, "--retries=-1", good}, "--retries: -1", nil},
 		"a negative timeout": {[]string{near, "--timeout=-1s", good}, "--timeout", nil},

@@ -37,6 +37,14 @@ func (a *api) handle(h handler) gin.HandlerFunc {
 // fail answers with an error's public part; the log gets the rest.
 func (a *api) fail(c *gin.Context, err error) {
 	f := fault.Of(err)
+	a.failWith(c, f, f.Status == http.StatusRequestEntityTooLarge)
+}
+
+// failUnread is fail for a request whose body wasn't read and may have no end:
+// net/http would receive it before it answers.
+func (a *api) failUnread(c *gin.Context, err error) { a.failWith(c, fault.Of(err), true) }
+
+func (a *api) failWith(c *gin.Context, f *fault.Error, unread bool) {
 	c.Set(faultKey, f)
 	if f.Status == fault.StatusClientClosed {
 		c.Status(f.Status) // nobody reads it
@@ -45,7 +53,7 @@ func (a *api) fail(c *gin.Context, err error) {
 	if f.RetryAfter > 0 {
 		c.Header("Retry-After", strconv.Itoa(f.RetryAfter))
 	}
-	if f.Status == http.StatusRequestEntityTooLarge {
+	if unread {
 		a.refuseBody(c, f)
 		return
 	}

@@ -18,12 +18,12 @@ import (
 // for as long as lines come and go.
 func (a *api) evaluateBatch(c *gin.Context) {
 	if err := a.authorize(c); err != nil {
-		a.fail(c, err)
+		a.failUnread(c, err)
 		return
 	}
 	visit, err := a.Gate.Arrive(caller(c))
 	if err != nil {
-		a.fail(c, err)
+		a.failUnread(c, err)
 		return
 	}
 	defer visit.Leave()

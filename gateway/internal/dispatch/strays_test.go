@@ -9,6 +9,58 @@ import (
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
+// A job that JetStream gave up is answered even if nobody heard it say so.
+func TestStrayJob(t *testing.T) {
+	g := startWith(t, func(c *Config) { c.strayInterval = 20 * time.Millisecond })
+	// Nobody listens any more; Close would want to end it.
+	deaf, err := g.NC.SubscribeSync("deaf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.advisories.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	g.advisories = deaf
+	out := g.do(t.Context(), t, Job{Kind: protocol.Evaluate, Session: "s1"})
+	lost := g.stored(t, 1, protocol.EvaluateQueue)
+	consumer, err := g.EvaluateConsumer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Others come and are done, as in life.
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		if time.Now().After(deadline) {
+			t.Fatal("never answered")
+		}
+		if _, err := g.JS.Publish(t.Context(), protocol.EvaluateQueue, nil); err != nil {
+			t.Fatal(err)
+		}
+		batch, err := consumer.Fetch(2, jetstream.FetchMaxWait(20*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for msg := range batch.Messages() {
+			if meta, err := msg.Metadata(); err == nil && meta.Sequence.Stream == lost.Sequence {
+				if meta.NumDelivered > 1 {
+					g.begun(t, msg)
+				}
+				msg.Nak()
+			} else {
+				msg.Ack()
+			}
+		}
+		select {
+		case o := <-out:
+			if o.err != nil || o.Status != 500 {
+				t.Errorf("outcome %+v, want a 500", o)
+			}
+			g.stored(t, 0, protocol.EvaluateQueue)
+			return
+		default:
+		}
+	}
+}
+
 // The same for the queue of one worker, in which nothing else comes for long.
 func TestStrayJobOfOneWorker(t *testing.T) {
 	g := startWith(t, func(c *Config) { c.strayInterval = 20 * time.Millisecond })

@@ -20,6 +20,8 @@ type Server struct {
 	URL string
 	// Requests counts what came, pings too.
 	Requests atomic.Int64
+	// Batches counts batches that came to their documented end.
+	Batches atomic.Int64
 
 	mu       sync.Mutex
 	sessions map[string]map[string]string // files by session
@@ -50,8 +52,21 @@ func New(t testing.TB, fault Fault) *Server {
 	s := &Server{sessions: map[string]map[string]string{}}
 	var mu sync.Mutex
 	numbers := map[string]int64{}
+	number := func(path string) int64 {
+		mu.Lock()
+		defer mu.Unlock()
+		numbers[path]++
+		return numbers[path]
+	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.Requests.Add(1)
+		if r.URL.Path == "/evaluate_batch" {
+			Duplex(t, w)
+			if fault == nil || !fault(w, Request{Path: r.URL.Path, Number: number(r.URL.Path)}) {
+				s.batch(t, w, r, number, fault)
+			}
+			return
+		}
 		request := Request{ID: r.FormValue("id"), FilePath: r.FormValue("rel_path")}
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -62,11 +77,7 @@ func New(t testing.TB, fault Fault) *Server {
 				t.Errorf("%s got a bad body: %v", r.URL.Path, err)
 			}
 		}
-		request.Path = r.URL.Path
-		mu.Lock()
-		numbers[request.Path]++
-		request.Number = numbers[request.Path]
-		mu.Unlock()
+		request.Path, request.Number = r.URL.Path, number(r.URL.Path)
 		if fault != nil && fault(w, request) {
 			return
 		}
@@ -89,8 +100,13 @@ func Answer(w http.ResponseWriter, status int, value any) {
 	w.Write(text)
 }
 
-// Reset cuts the connection with a reset, without an answer.
+// Reset cuts the connection with a reset, without an answer. For a line of a batch
+// it cuts the batch's connection, with all lines that have no answer yet.
 func Reset(w http.ResponseWriter) {
+	if l, ok := w.(*lineWriter); ok {
+		l.batch.end(true, "")
+		return
+	}
 	conn, _, err := w.(http.Hijacker).Hijack()
 	if err != nil {
 		panic(fmt.Sprintf("take over connection: %v", err))

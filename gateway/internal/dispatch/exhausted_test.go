@@ -1,0 +1,135 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+// A job that three workers took and none finished. A command that is still there
+// was never begun.
+func TestExhausted(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		kind       protocol.Kind
+		worker     string
+		begun      bool
+		deliveries int
+		status     int
+		text       string
+	}{
+		{"poison", protocol.Evaluate, "", true, protocol.MaxDeliver, 500, fmt.Sprintf("delivered %d times", protocol.MaxDeliver)},
+		{"lost deliveries", protocol.Evaluate, "", false, (maxQueuedAnew + 1) * protocol.MaxDeliver, 500, "delivered"},
+		{"run", protocol.Run, "w1", false, protocol.MaxDeliver, 503, "was not run"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			testExhausted(t, Job{Kind: c.kind, Session: "s1", Worker: c.worker}, c.begun, c.deliveries, c.status, c.text)
+		})
+	}
+}
+
+// testExhausted plays a worker that hands a job back, which tells that it began
+// it, or doesn't.
+func testExhausted(t *testing.T, job Job, begun bool, want, status int, text string) {
+	g := start(t)
+	out := g.do(t.Context(), t, job)
+	queue := protocol.EvaluateQueue
+	consumer, err := g.EvaluateConsumer(t.Context())
+	if job.Worker != "" {
+		queue = protocol.WorkerQueue(job.Worker)
+		consumer, err = g.WorkerConsumer(t.Context(), job.Worker)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o outcome
+	deliveries := 0
+	// JetStream notices that a job was delivered too often when a worker asks for more.
+	for done := false; !done; {
+		batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(50*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for msg := range batch.Messages() {
+			deliveries++
+			meta, err := msg.Metadata()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if begun && meta.NumDelivered > 1 {
+				g.begun(t, msg)
+			}
+			if err := msg.Nak(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		select {
+		case o = <-out:
+			done = true
+		default:
+		}
+	}
+	if o.err != nil || o.Status != status || !strings.Contains(string(o.Body), text) || deliveries != want {
+		t.Fatalf("after %d deliveries: outcome %+v %s, want a %d with %q after %d", deliveries, o, o.Body, status, text, want)
+	}
+	g.stored(t, 0, queue)
+}
+
+// begun plays a worker that begins a job again.
+func (g *rig) begun(t *testing.T, msg jetstream.Msg) {
+	t.Helper()
+	news := &nats.Msg{Subject: msg.Headers().Get(protocol.HeaderReply), Header: nats.Header{protocol.HeaderBegun: {"1"}}}
+	if err := g.NC.PublishMsg(news); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A kept job that was delivered too often and never begun is queued anew; one
+// that was begun is answered.
+func TestExhaustedKeptJob(t *testing.T) {
+	var begun atomic.Bool
+	finished := make(chan protocol.Result, 1)
+	g := startWith(t, func(c *Config) {
+		c.Begun = func(context.Context, string) (bool, error) { return begun.Load(), nil }
+		c.Finish = func(_ context.Context, _ string, r protocol.Result) error {
+			finished <- r
+			return nil
+		}
+	})
+	err := g.Store(t.Context(), Job{Kind: protocol.Evaluate, Session: "s1", Body: []byte("{}")}, protocol.Kept{Job: "j1", Deadline: time.Now().Add(time.Minute)}, "m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := g.EvaluateConsumer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	deliveries := 0
+	for deadline := time.Now().Add(20 * time.Second); len(finished) == 0; {
+		if time.Now().After(deadline) {
+			t.Fatalf("not given up after %d deliveries", deliveries)
+		}
+		batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(50*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for msg := range batch.Messages() {
+			if deliveries++; deliveries > protocol.MaxDeliver {
+				begun.Store(true)
+			}
+			msg.Nak()
+		}
+	}
+	if r := <-finished; deliveries != 2*protocol.MaxDeliver || r.Status != 500 {
+		t.Errorf("%d after %d deliveries, want 500 after %d", r.Status, deliveries, 2*protocol.MaxDeliver)
+	}
+	g.stored(t, 0, protocol.EvaluateQueue)
+}
