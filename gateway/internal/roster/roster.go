@@ -259,33 +259,6 @@ func (r *Roster) leave(key string, last entry) {
 	}
 }
 
-// sweep takes the workers out whose heartbeats stopped.
-func (r *Roster) sweep() {
-	if !r.cfg.NC.IsConnected() || r.cfg.NC.Stats().Reconnects != r.reconnects {
-		return // it is we who are, or were, cut off: the watch is to be opened anew
-	}
-	now := r.now()
-	var gone []string
-	r.mu.Lock()
-	if now.Sub(r.watchedFrom) >= protocol.WorkerTTL {
-		for key, w := range r.workers {
-			// Whatever NATS' clock says: its lease may be as young as its entry was
-			// when it came.
-			if !w.Live(now) && now.Sub(w.came) >= protocol.WorkerTTL {
-				gone = append(gone, key)
-				delete(r.workers, key)
-				r.depart(key, w.last)
-				w.end()
-			}
-		}
-	}
-	r.mu.Unlock()
-	for _, key := range gone {
-		r.cfg.Log.Warn("worker lost: its heartbeats stopped", "worker", key, "after", protocol.WorkerTTL)
-		r.lost(Lost{Worker: key})
-	}
-}
-
 func (r *Roster) lost(l Lost) {
 	if r.cfg.OnLost != nil {
 		r.cfg.OnLost(l)
@@ -342,8 +315,7 @@ func (r *Roster) watch(ctx context.Context, reconnected <-chan nats.Status, tick
 		case <-reconnected:
 			return nil
 		case <-tick:
-			r.sweep()
-			if r.now().Sub(heard) > quietLimit {
+			if behind := r.sweep(ctx); behind || r.now().Sub(heard) > quietLimit {
 				return nil
 			}
 		case e, ok := <-w.Updates():

@@ -42,6 +42,12 @@ func (g *rig) opened(n int64) error {
 
 func start(t *testing.T, before func(kv jetstream.KeyValue)) *rig {
 	t.Helper()
+	return startWith(t, before, func(kv jetstream.KeyValue) jetstream.KeyValue { return kv })
+}
+
+// startWith starts one that sees its bucket as wrap makes it.
+func startWith(t *testing.T, before func(kv jetstream.KeyValue), wrap func(jetstream.KeyValue) jetstream.KeyValue) *rig {
+	t.Helper()
 	s, err := embeddednats.Start(embeddednats.Config{Dir: t.TempDir()}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +69,7 @@ func start(t *testing.T, before func(kv jetstream.KeyValue)) *rig {
 	g.Roster, err = New(Config{
 		NC: nc,
 		Open: func(context.Context) (jetstream.KeyValue, error) {
-			return b.Workers, g.opened(g.opens.Add(1))
+			return wrap(b.Workers), g.opened(g.opens.Add(1))
 		},
 		OnLost:     func(l Lost) { g.lost <- l },
 		Log:        slog.New(slog.DiscardHandler),
@@ -276,11 +282,11 @@ func TestNobodyIsLostSoonerThanItsLease(t *testing.T) {
 	now = begin.Add(protocol.WorkerTTL / 2) // the watch was slow
 	r.beat("w", []byte(`{}`), entry{written: begin.Add(-time.Hour)}, true)
 	now = begin.Add(protocol.WorkerTTL)
-	if r.sweep(); len(r.workers) != 1 {
+	if r.sweep(t.Context()); len(r.workers) != 1 {
 		t.Error("lost before a lease of when its entry came can be over")
 	}
 	now = now.Add(protocol.WorkerTTL / 2)
-	if r.sweep(); len(r.workers) != 0 {
+	if r.sweep(t.Context()); len(r.workers) != 0 {
 		t.Error("not lost; the test shows nothing")
 	}
 }
@@ -339,13 +345,75 @@ func TestNobodyIsLostOverAnOldWatch(t *testing.T) {
 	}
 	r.workers["w"] = &worker{Worker: placement.Worker{Heartbeat: &protocol.Heartbeat{Worker: "w"}, Seen: time.Now().Add(-time.Hour)}, end: func() {}}
 	r.reconnects = nc.Stats().Reconnects + 1 // another connection than the watch's
-	r.sweep()
+	r.sweep(t.Context())
 	if len(r.workers) != 1 {
 		t.Error("lost by a watch that was of another connection")
 	}
 	r.reconnects--
-	r.sweep()
+	r.sweep(t.Context())
 	if len(r.workers) != 0 {
 		t.Error("not lost; the test shows nothing")
+	}
+}
+
+// deaf is a bucket of which a watch says nothing any more after a time, as when the
+// server that serves it is stopped.
+type deaf struct {
+	jetstream.KeyValue
+	quiet *atomic.Bool
+}
+
+type deafWatch struct {
+	jetstream.KeyWatcher
+	updates chan jetstream.KeyValueEntry
+}
+
+func (w deafWatch) Updates() <-chan jetstream.KeyValueEntry { return w.updates }
+
+func (d deaf) WatchAll(ctx context.Context, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
+	w, err := d.KeyValue.WatchAll(ctx, opts...)
+	if err != nil {
+		return nil, err
+	}
+	out := deafWatch{w, make(chan jetstream.KeyValueEntry)}
+	go func() {
+		defer close(out.updates)
+		for e := range w.Updates() {
+			if d.quiet.Load() {
+				continue
+			}
+			select {
+			case out.updates <- e:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return out, nil
+}
+
+// A watch that falls silent while workers beat is opened anew, and nobody is lost.
+func TestNobodyIsLostByASilentWatch(t *testing.T) {
+	quiet := new(atomic.Bool)
+	g := startWith(t, nil, func(kv jetstream.KeyValue) jetstream.KeyValue { return deaf{kv, quiet} })
+	for _, worker := range []string{"a", "b"} {
+		beat(t, g.kv, protocol.Heartbeat{Worker: worker})
+		until(t, "it joins", func() bool { return g.Live(worker) })
+	}
+	quiet.Store(true)
+	beat(t, g.kv, protocol.Heartbeat{Worker: "a", Busy: 1})
+	g.skew.Store(int64(protocol.WorkerTTL))
+	if l := <-g.lost; l != (Lost{Worker: "b"}) {
+		t.Errorf("lost %+v, want b, which has not beaten since", l)
+	}
+	until(t, "a counts again", func() bool { return g.Live("a") })
+	until(t, "the watch is opened anew", func() bool { return g.opens.Load() == 2 })
+	quiet.Store(false)
+	beat(t, g.kv, protocol.Heartbeat{Worker: "a", Busy: 2})
+	until(t, "it is heard", func() bool {
+		all := g.Heartbeats()
+		return len(all) == 1 && all[0].Busy == 2
+	})
+	if len(g.lost) != 0 {
+		t.Errorf("lost %+v", <-g.lost)
 	}
 }
