@@ -68,7 +68,10 @@ type Kept struct {
 	Caller  string `json:"caller,omitempty"`
 	Private bool   `json:"private,omitempty"`
 	// Owner is the worker whose own queue the job is in; "" for a shared one.
-	Owner    string    `json:"owner,omitempty"`
+	Owner string `json:"owner,omitempty"`
+	// From is the worker in whose queue the job was before, while it is not known
+	// to be in its owner's.
+	From     string    `json:"from,omitempty"`
 	Created  time.Time `json:"created"`
 	Deadline time.Time `json:"deadline"`
 	// Worker and Since say where and since when the job runs, or ran.

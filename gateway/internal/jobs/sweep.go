@@ -86,6 +86,11 @@ func (s *Service) sweep(ctx context.Context) (again bool, err error) {
 	for _, r := range open {
 		result := s.fate(r, started, now)
 		if result == nil {
+			if r.State == protocol.KeptQueued && r.From != "" {
+				if err := s.complete(ctx, r); err != nil {
+					return again, fmt.Errorf("move job %s: %w", r.Job, err)
+				}
+			}
 			continue
 		}
 		if _, live := started[worker(r)]; !live && result.Status != http.StatusGatewayTimeout {
@@ -123,11 +128,14 @@ func (s *Service) move(ctx context.Context, r kept.Record) (bool, error) {
 	if err != nil || to == r.Owner {
 		return false, nil // the session is where it was, or nowhere
 	}
-	body, sequence, ok, err := s.cfg.Dispatcher.Find(ctx, r.Owner, r.Job)
+	body, sequence, ok, err := s.find(ctx, r)
 	if err != nil || !ok {
 		return false, err
 	}
 	begun, lost := r.State == protocol.KeptRunning, worker(r)
+	if begun { // the record says it first
+		r.From = r.Owner
+	}
 	r.State, r.Owner, r.Worker, r.Since, r.Ran = protocol.KeptQueued, to, "", time.Time{}, false
 	r.Attempt++
 	put := func() error {
@@ -136,9 +144,7 @@ func (s *Service) move(ctx context.Context, r kept.Record) (bool, error) {
 	}
 	steps := []func() error{
 		func() error {
-			return s.cfg.Dispatcher.Store(ctx, dispatch.Job{
-				Kind: r.Kind, RequestID: r.RequestID, Session: r.Session, Worker: to, Epoch: epoch, Bulk: true, Caller: r.Caller, Body: body,
-			}, r.Kept, fmt.Sprint(r.Job, ".", r.Attempt))
+			return s.store(ctx, r, to, epoch, body)
 		},
 		put,
 		func() error { return s.cfg.Dispatcher.Remove(ctx, sequence) },
@@ -149,13 +155,52 @@ func (s *Service) move(ctx context.Context, r kept.Record) (bool, error) {
 	}
 	for _, step := range steps {
 		if err := step(); errors.Is(err, kept.ErrChanged) {
-			return true, nil // another gateway moved it, or it has ended
+			// Another gateway moved it, or its new message was begun already, or it
+			// has ended: what is in the old queue is of no more use then.
+			now, err := s.cfg.Records.Get(ctx, r.Job)
+			if err == nil && (now.State.Final() || worker(now) != lost) {
+				err = s.cfg.Dispatcher.Remove(ctx, sequence)
+			}
+			return true, err
 		} else if err != nil {
 			return false, err
 		}
 	}
 	s.cfg.Log.Info("job moved with its session", "job", r.Job, "worker", lost, "now", to)
 	return true, nil
+}
+
+func (s *Service) store(ctx context.Context, r kept.Record, to string, epoch uint64, body []byte) error {
+	return s.cfg.Dispatcher.Store(ctx, dispatch.Job{
+		Kind: r.Kind, RequestID: r.RequestID, Session: r.Session, Worker: to, Epoch: epoch, Bulk: true, Caller: r.Caller, Body: body,
+	}, r.Kept, fmt.Sprint(r.Job, ".", r.Attempt))
+}
+
+// find returns the message of a job that is in the queue of a worker: its owner's,
+// or that from which a gateway was moving it when it was lost.
+func (s *Service) find(ctx context.Context, r kept.Record) (body []byte, sequence uint64, ok bool, err error) {
+	body, sequence, ok, err = s.cfg.Dispatcher.Find(ctx, r.Owner, r.Job)
+	if err == nil && !ok && r.From != "" {
+		body, sequence, ok, err = s.cfg.Dispatcher.Find(ctx, r.From, r.Job)
+	}
+	return body, sequence, ok, err
+}
+
+// complete moves a job whose record says already that it was moved, if it wasn't.
+func (s *Service) complete(ctx context.Context, r kept.Record) error {
+	body, sequence, ok, err := s.cfg.Dispatcher.Find(ctx, r.From, r.Job)
+	if err != nil || !ok {
+		return err
+	}
+	to, epoch, err := s.cfg.Router.Locate(ctx, r.Kind, r.Session)
+	if err != nil || to != r.Owner {
+		return nil // its owner is being lost, too: then it is moved from there
+	}
+	// What is there already is dropped by its message id, or by the record.
+	if err := s.store(ctx, r, to, epoch, body); err != nil {
+		return err
+	}
+	return s.cfg.Dispatcher.Remove(ctx, sequence)
 }
 
 // worker is the one that has, or must have, the job.

@@ -1,0 +1,118 @@
+package jobs
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gradefleet/gradefleet/gateway/internal/dispatch"
+	"github.com/gradefleet/gradefleet/shared/kept"
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+// moving stands in for what a job is moved by: one record, one message.
+type moving struct {
+	Records
+	record kept.Record
+	in     string // the worker in whose queue its message is; "" for none
+	stored []string
+	// changed is what the record is when it is to be written; nil: as it was.
+	changed *kept.Record
+	ended   bool
+}
+
+// mover is its queues.
+type mover struct {
+	Dispatcher
+	*moving
+}
+
+func (m mover) Cancel(string) error { return nil }
+
+func (m *moving) Each(_ context.Context, yield func(kept.Record) bool) error {
+	yield(m.record)
+	return nil
+}
+
+func (m *moving) Get(context.Context, string) (kept.Record, error) { return m.record, nil }
+
+func (m *moving) Put(_ context.Context, r kept.Record) (kept.Record, error) {
+	if m.changed != nil {
+		m.record = *m.changed
+		return r, kept.ErrChanged
+	}
+	m.record = r
+	return r, nil
+}
+
+func (m *moving) FinishUnchanged(context.Context, kept.Record, protocol.Result, bool) error {
+	m.ended = true
+	return nil
+}
+
+func (m mover) Find(_ context.Context, worker, _ string) ([]byte, uint64, bool, error) {
+	return []byte("{}"), 7, worker == m.in, nil
+}
+
+func (m mover) Store(_ context.Context, job dispatch.Job, _ protocol.Kept, messageID string) error {
+	m.stored = append(m.stored, job.Worker+" "+messageID)
+	return nil
+}
+
+func (m mover) Remove(context.Context, uint64) error {
+	m.in = ""
+	return nil
+}
+
+func (m *moving) Locate(context.Context, protocol.Kind, string) (string, uint64, error) {
+	return "w2", 2, nil
+}
+
+// A job whose worker is lost is moved to the session's next, whatever gets between
+// the steps of that.
+func TestMove(t *testing.T) {
+	now := time.Now()
+	job := func(state protocol.KeptState, owner, at, from string) kept.Record {
+		return kept.Record{Kept: protocol.Kept{
+			Job: "j", Kind: protocol.Evaluate, State: state, Session: "s", Owner: owner, Worker: at, From: from,
+			Created: now, Deadline: now.Add(time.Hour), Ran: state == protocol.KeptRunning, Attempt: 1,
+		}}
+	}
+	begunThere := job(protocol.KeptRunning, "w1", "w2", "")
+	for name, c := range map[string]struct {
+		record  kept.Record
+		in      string
+		changed *kept.Record
+		stored  []string
+		left    string // in whose queue its old message is afterwards
+		from    string // as recorded
+	}{
+		"queued":                                  {job(protocol.KeptQueued, "w1", "", ""), "w1", nil, []string{"w2 j.2"}, "", ""},
+		"running":                                 {job(protocol.KeptRunning, "w1", "w1", ""), "w1", nil, []string{"w2 j.2"}, "", "w1"},
+		"queued, and begun there at once":         {job(protocol.KeptQueued, "w1", "", ""), "w1", &begunThere, []string{"w2 j.2"}, "", ""},
+		"recorded, and its gateway was lost":      {job(protocol.KeptQueued, "w2", "", "w1"), "w1", nil, []string{"w2 j.1"}, "", "w1"},
+		"recorded, queued, its gateway was lost":  {job(protocol.KeptQueued, "w2", "", "w1"), "", nil, nil, "", "w1"},
+		"recorded, and the next owner is lost":    {job(protocol.KeptQueued, "w3", "", "w1"), "w1", nil, []string{"w2 j.2"}, "", "w1"},
+		"at a live worker":                        {job(protocol.KeptQueued, "w2", "", ""), "w2", nil, nil, "w2", ""},
+		"moved, and waiting at its live worker":   {job(protocol.KeptQueued, "w2", "", "w1"), "w2", nil, nil, "w2", "w1"},
+		"running again before the record says it": {begunThere, "w1", nil, nil, "w1", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &moving{record: c.record, in: c.in, changed: c.changed}
+			s := New(Config{
+				Records: m, Dispatcher: mover{moving: m}, Router: m, Log: slog.New(slog.DiscardHandler),
+				Workers: func() []protocol.Heartbeat { return []protocol.Heartbeat{{Worker: "w2", Started: now.Add(-time.Hour)}} },
+			})
+			s.missing = map[string]time.Time{"w1": now.Add(-time.Minute), "w3": now.Add(-time.Minute)}
+			if _, err := s.sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(m.stored, c.stored) || m.in != c.left || m.record.From != c.from || m.ended {
+				t.Errorf("stored %v, want %v; old message with %q, want %q; from %q, want %q; ended %v",
+					m.stored, c.stored, m.in, c.left, m.record.From, c.from, m.ended)
+			}
+		})
+	}
+}
