@@ -26,7 +26,8 @@ const (
 	Freeze Action = "freeze"
 	// Lose is Freeze, and then the connections break.
 	Lose Action = "freeze and lose"
-	// Sever breaks its connections to NATS and refuses new ones for a time.
+	// Sever breaks its connections to NATS and refuses new ones for a time. A NATS
+	// server's are those to the other servers: its clients stay with it.
 	Sever Action = "cut off"
 )
 
@@ -70,7 +71,7 @@ const (
 var choices = map[procs.Class][]Action{
 	procs.Worker:  {Kill, Kill, Kill, Stop, Stop, Term, Freeze, Lose, Sever},
 	procs.Gateway: {Kill, Kill, Stop, Term, Freeze, Lose, Sever},
-	procs.NATS:    {Kill, Kill, Stop, Term},
+	procs.NATS:    {Kill, Kill, Stop, Term, Freeze, Lose, Sever, Sever},
 }
 
 // longest is how long an action may last at most. Some outlast what the fleet

@@ -113,6 +113,8 @@ func TestCheck(t *testing.T) {
 		{name: "batch with a result missing", ops: []Op{{Kind: Batch, Want: "0:passed 1:failed", Got: "0:passed", Outcome: OK}}, want: Wrong},
 		{name: "batch with a result twice", ops: []Op{{Kind: Batch, Want: "passed", Got: "passed", Outcome: OK, Answers: 2}}, want: Doubled},
 		{name: "one key, one answer", ops: []Op{write("1", OK), {Kind: Run, Key: "k", Token: "x", Got: "x", Outcome: OK}, {Kind: Run, Key: "k", Token: "x", Got: "x", Outcome: OK}}, log: []string{"x"}},
+		{name: "one key, the first answer again", ops: []Op{{Kind: Run, Key: "k", Outcome: Missing}, write("1", OK), {Kind: Run, Key: "k", Outcome: Missing}}},
+		{name: "one key, an answer that never was true", ops: []Op{write("1", OK), {Kind: Run, Key: "k", Outcome: Missing}, {Kind: Run, Key: "k", Outcome: Missing}}, want: Lost},
 		{name: "one key, two answers", ops: []Op{write("1", OK), {Kind: Run, Key: "k", Got: "1", Outcome: OK}, {Kind: Run, Key: "k", Got: "2", Outcome: OK}}, want: Doubled},
 
 		{name: "owners in turn", owners: []Ownership{owned(1, "w1"), owned(2, "w2"), owned(1, "w1"), recorded(2, "w2", 9), recorded(1, "w1", 3)}},

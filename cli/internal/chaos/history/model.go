@@ -112,10 +112,15 @@ func (o *Op) mutation() bool {
 // refused has had no effect and is left out: if it had one after all, somebody
 // reads what was never written. An unknown outcome may take effect after its
 // client gave up, but not once a later change of the same file was acknowledged:
-// that would bring back what was replaced.
+// that would bring back what was replaced. What answers an idempotency key is the
+// answer to whoever sent it first.
 func operations(ops []*Op) []porcupine.Operation {
 	var acked []*Op
+	first := map[string]time.Duration{} // when a key was first sent
 	for _, o := range ops {
+		if at, known := first[o.Key]; o.Key != "" && (!known || o.Call < at) {
+			first[o.Key] = o.Call
+		}
 		if o.Outcome == OK && o.mutation() {
 			acked = append(acked, o)
 		}
@@ -142,8 +147,12 @@ func operations(ops []*Op) []porcupine.Operation {
 		default:
 			continue
 		}
+		call := o.Call
+		if at, keyed := first[o.Key]; keyed {
+			call = at
+		}
 		for _, part := range o.parts() {
-			history = append(history, porcupine.Operation{ClientId: o.Client, Input: part, Call: int64(o.Call), Output: o.Outcome, Return: end})
+			history = append(history, porcupine.Operation{ClientId: o.Client, Input: part, Call: int64(call), Output: o.Outcome, Return: end})
 		}
 	}
 	return history

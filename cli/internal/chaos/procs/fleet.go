@@ -77,6 +77,10 @@ func (f *Fleet) start(ctx context.Context) error {
 		clients, routes = append(clients, next()), append(routes, next())
 	}
 	f.natsURL = "nats://" + strings.Join(clients, ",nats://")
+	ways, err := routeLinks(routes)
+	if err != nil {
+		return err
+	}
 	for i := range servers {
 		name := fmt.Sprint("nats", i+1)
 		data := filepath.Join(f.cfg.Dir, name)
@@ -85,9 +89,16 @@ func (f *Fleet) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		var others []string
+		for j := range servers {
+			if i != j {
+				others = append(others, ways[i][j].addr())
+				p.links = append(p.links, ways[i][j], ways[j][i])
+			}
+		}
 		p.Data, p.Monitor = data, next()
 		p.health = "http://" + p.Monitor + "/healthz"
-		if err := os.WriteFile(conf, []byte(natsConfig(name, data, clients[i], p.Monitor, routes[i], routes)), 0o600); err != nil {
+		if err := os.WriteFile(conf, []byte(natsConfig(name, data, clients[i], p.Monitor, routes[i], others)), 0o600); err != nil {
 			return err
 		}
 		f.NATS = append(f.NATS, p)
@@ -126,12 +137,26 @@ func (f *Fleet) start(ctx context.Context) error {
 	return f.AwaitWhole(ctx)
 }
 
-func natsConfig(name, data, client, monitor, route string, routes []string) string {
-	var others strings.Builder
-	for _, r := range routes {
-		if r != route {
-			fmt.Fprintf(&others, "    nats://route:%s@%s\n", password, r)
+// routeLinks opens the links by which each NATS server reaches each other one.
+func routeLinks(routes []string) (ways [servers][servers]*Link, err error) {
+	for i := range servers {
+		for j := range servers {
+			if i != j && err == nil {
+				ways[i][j], err = newLink(routes[j])
+			}
 		}
+	}
+	return ways, err
+}
+
+// nowhere is told to other NATS servers as a server's address, so that they know
+// no way around the links.
+const nowhere = "127.0.0.1:1"
+
+func natsConfig(name, data, client, monitor, route string, others []string) string {
+	var list strings.Builder
+	for _, r := range others {
+		fmt.Fprintf(&list, "    nats://route:%s@%s\n", password, r)
 	}
 	// As deploy/nats/cluster.conf.
 	return fmt.Sprintf(`server_name: %s
@@ -147,9 +172,10 @@ cluster {
   routes: [
 %s  ]
   no_advertise: true
+  advertise: %q
 }
 authorization { user: %s, password: %s }
-`, name, client, monitor, data, route, password, others.String(), user, password)
+`, name, client, monitor, data, route, password, list.String(), nowhere, user, password)
 }
 
 // member prepares a gateway or worker that reaches NATS by links of its own.

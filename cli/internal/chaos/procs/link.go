@@ -6,7 +6,8 @@ import (
 	"sync"
 )
 
-// Link is a TCP proxy from one process to one NATS server.
+// Link is a TCP proxy from one process to one NATS server; between two servers
+// there are two, since either may connect to the other.
 type Link struct {
 	listener net.Listener
 	to       string

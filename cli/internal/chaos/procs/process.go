@@ -41,7 +41,8 @@ type Process struct {
 	args   []string
 	env    []string
 	log    *os.File
-	// links are its proxies to NATS.
+	// links are its proxies to NATS; those of a NATS server are all between it and
+	// the others, which share them.
 	links []*Link
 
 	busy sync.Mutex
