@@ -99,6 +99,11 @@ func Next(ctx context.Context, nc *nats.Conn, stream, subject string, from uint6
 	return get(ctx, nc, stream, getRequest{Sequence: max(from, 1), Next: subject})
 }
 
+// At returns the message of a sequence, likewise; ErrNoMessage if it is gone.
+func At(ctx context.Context, nc *nats.Conn, stream string, sequence uint64) (Message, error) {
+	return get(ctx, nc, stream, getRequest{Sequence: sequence})
+}
+
 // getRequest is JetStream's io.nats.jetstream.api.v1.stream_msg_get_request.
 type getRequest struct {
 	Last     string `json:"last_by_subj,omitempty"`

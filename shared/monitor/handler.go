@@ -1,10 +1,14 @@
 package monitor
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -30,7 +34,7 @@ const index = `<!doctype html><meta charset="utf-8"><title>gradefleet monitor</t
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{
-		ErrorLog:      slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		ErrorLog:      scrapeLog{s.log},
 		ErrorHandling: promhttp.ContinueOnError, // one broken collector hides no other
 		Timeout:       scrapeTimeout,
 	}))
@@ -64,4 +68,17 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	w.Write(append(body, '\n'))
+}
+
+// scrapeLog logs what goes wrong with a scrape. That the scraper has hung up is
+// said of each of hundreds of metrics, and no news.
+type scrapeLog struct{ log *slog.Logger }
+
+// Println implements promhttp.Logger.
+func (l scrapeLog) Println(v ...any) {
+	level := slog.LevelWarn
+	if err, ok := v[len(v)-1].(error); ok && errors.Is(err, context.Canceled) {
+		level = slog.LevelDebug
+	}
+	l.log.Log(context.Background(), level, strings.TrimSpace(fmt.Sprintln(v...)))
 }

@@ -85,8 +85,8 @@ func QueueConsumer(queue string) string {
 // CancelSubject is where the gateway says that nobody waits for a job any more.
 func CancelSubject(job string) string { return "gf.cancel." + job }
 
-// ResendSubject is where a gateway that was cut off asks all workers to send it
-// again what they sent of late.
+// ResendSubject is where a gateway asks all workers to send it again what they sent
+// of late: the results of the jobs whose ids the message has, one a line, or all.
 func ResendSubject(gateway string) string { return "gf.resend." + gateway }
 
 // ReplyPrefix is the subject under which one gateway gets its results.

@@ -316,6 +316,7 @@ func TestResultsAreSentAgain(t *testing.T) {
 	first := r.result(t)
 	for name, lose := range map[string]func() error{
 		"asked":     func() error { return r.bus.NC.Publish(protocol.ResendSubject("test"), nil) },
+		"by its id": func() error { return r.bus.NC.Publish(protocol.ResendSubject("test"), []byte("other\n"+id)) },
 		"reconnect": r.bus.NC.ForceReconnect,
 	} {
 		if err := lose(); err != nil {
@@ -325,8 +326,10 @@ func TestResultsAreSentAgain(t *testing.T) {
 			t.Errorf("%s: got %s of job %s, want %s", name, again.Body, again.Job, first.Body)
 		}
 	}
-	if err := r.bus.NC.Publish(protocol.ResendSubject("other"), nil); err != nil {
-		t.Fatal(err)
+	for gateway, ids := range map[string]string{"other": "", "test": "other"} {
+		if err := r.bus.NC.Publish(protocol.ResendSubject(gateway), []byte(ids)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r.bus.NC.Flush()
 	if len(r.results) > 0 {

@@ -98,7 +98,7 @@ type Config struct {
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 
-	ackTimeout, strayInterval time.Duration // tests shorten them
+	ackTimeout, strayInterval, overdueInterval time.Duration // tests shorten them
 }
 
 // Dispatcher publishes jobs and awaits results. Its methods may be called from
@@ -110,7 +110,7 @@ type Dispatcher struct {
 	// rates of results, by queue: the shared one, the workers' own.
 	shared, owned, bulk rate.Meter
 	// Tests shorten these.
-	lostGrace, restartGrace, askPatience, nobodyWait, strayInterval time.Duration
+	lostGrace, restartGrace, askPatience, nobodyWait, strayInterval, overdueInterval time.Duration
 
 	results, advisories *nats.Subscription
 	closing             chan struct{} // closed by Close
@@ -133,6 +133,10 @@ type pending struct {
 	// movable is the job's.
 	movable bool
 	answer  chan answer // buffered: the sender never waits
+	since   time.Time   // it is pending
+	// missing says that the job was not in the stream when it was looked for.
+	// watchOverdue's alone.
+	missing bool
 	// sequence in the stream; 0 until JetStream's ack.
 	sequence atomic.Uint64
 	// begun counts the later deliveries that a worker began, queuedAnew how often
@@ -159,6 +163,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	d := &Dispatcher{
 		cfg: cfg, js: js, pending: map[string]*pending{}, closing: make(chan struct{}),
 		lostGrace: lostGrace, restartGrace: restartGrace, askPatience: askPatience, nobodyWait: nobodyWait, strayInterval: cmp.Or(cfg.strayInterval, strayInterval),
+		overdueInterval: cmp.Or(cfg.overdueInterval, overdueInterval),
 	}
 	if d.metrics, err = register(cfg.Registerer, cfg.Jobs, cfg.Backlog); err != nil {
 		return nil, err
@@ -177,8 +182,9 @@ func New(cfg Config) (*Dispatcher, error) {
 	if err := cfg.NC.Flush(); err != nil {
 		return nil, errors.Join(fmt.Errorf("subscribe: %w", err), d.results.Unsubscribe(), d.advisories.Unsubscribe())
 	}
-	d.watching.Add(1)
+	d.watching.Add(2)
 	go d.watchStrays()
+	go d.watchOverdue()
 	return d, nil
 }
 
@@ -186,7 +192,7 @@ func New(cfg Config) (*Dispatcher, error) {
 // must have a deadline: the job's. When ctx ends first, the job is taken back
 // from the queue and cancelled at its worker. Errors are of package fault.
 func (d *Dispatcher) Do(ctx context.Context, job Job) (protocol.Result, error) {
-	p := &pending{id: protocol.NewID(), kind: job.Kind, worker: job.Worker, queue: job.Queue(), movable: job.Movable, answer: make(chan answer, 1), anew: make(chan struct{}, maxQueuedAnew)}
+	p := &pending{id: protocol.NewID(), kind: job.Kind, worker: job.Worker, queue: job.Queue(), movable: job.Movable, since: time.Now(), answer: make(chan answer, 1), anew: make(chan struct{}, maxQueuedAnew)}
 	if !d.enter(p) {
 		return protocol.Result{}, fault.Unavailable("The gateway is stopping; ask again", nil)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gradefleet/gradefleet/gateway/internal/fault"
+	"github.com/gradefleet/gradefleet/shared/bus"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -92,7 +93,7 @@ func (d *Dispatcher) Withdraw(ctx context.Context, s *Stranded) (bool, error) {
 // not block.
 func (d *Dispatcher) Reconnected() {
 	for _, after := range askAgainAfter {
-		time.AfterFunc(after, d.askAgain)
+		time.AfterFunc(after, func() { d.askAgain(d.awaiting(0)) })
 	}
 	d.recheck(d.lostGrace, func(p *pending) bool { return p.kind == protocol.Evaluate }, func(_ *pending, queued bool) *answer {
 		if queued {
@@ -106,17 +107,6 @@ func (d *Dispatcher) Reconnected() {
 // send their results again: a worker may be connecting too, and who listens to
 // what spreads in a cluster of NATS servers only after that.
 var askAgainAfter = []time.Duration{0, time.Second, 4 * time.Second}
-
-func (d *Dispatcher) askAgain() {
-	select {
-	case <-d.closing:
-		return
-	default:
-	}
-	if err := d.cfg.NC.Publish(protocol.ResendSubject(d.cfg.Gateway), nil); err != nil {
-		d.cfg.Log.Warn("results are not asked for again", "error", err)
-	}
-}
 
 func resultLost() *answer {
 	return &answer{err: fault.Unavailable("The job's result was lost on its way; "+mayRun(protocol.Evaluate), nil)}
@@ -172,6 +162,6 @@ func (d *Dispatcher) queued(p *pending) bool {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()
-	_, err := d.cfg.Jobs.GetMsg(ctx, seq)
-	return !errors.Is(err, jetstream.ErrMsgNotFound)
+	_, err := bus.At(ctx, d.cfg.NC, protocol.JobsStream, seq)
+	return !errors.Is(err, bus.ErrNoMessage)
 }

@@ -95,10 +95,15 @@ func TestReconnectedAsksForResults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	out := g.do(t.Context(), t, Job{Kind: protocol.Run, Worker: "w1"})
+	msg := g.stored(t, 1, protocol.WorkerQueue("w1"))
 	g.Reconnected()
-	if m, err := asked.NextMsg(5 * time.Second); err != nil || protocol.LastToken(m.Subject) != "g1" {
-		t.Errorf("asked %v, %v; want the gateway's own subject", m, err)
+	m, err := asked.NextMsg(5 * time.Second)
+	if err != nil || protocol.LastToken(m.Subject) != "g1" || string(m.Data) != msg.Header.Get(protocol.HeaderJob) {
+		t.Errorf("asked %v, %v; want the gateway's own subject and job", m, err)
 	}
+	g.reply(t, msg, 200, "")
+	<-out
 }
 
 // A result that arrives within the grace counts.

@@ -160,9 +160,7 @@ func New(ctx context.Context, b *bus.Bus, cfg Config) (*Intake, error) {
 	if in.cancelSub, err = b.NC.ChanSubscribe(protocol.CancelAll, in.cancels); err != nil {
 		return nil, fmt.Errorf("subscribe to cancellations: %w", err)
 	}
-	if in.resendSub, err = b.NC.Subscribe(protocol.ResendAll, func(m *nats.Msg) {
-		in.resend(protocol.ReplyPrefix(protocol.LastToken(m.Subject)))
-	}); err != nil {
+	if in.resendSub, err = b.NC.Subscribe(protocol.ResendAll, in.onResend); err != nil {
 		return nil, fmt.Errorf("subscribe to requests to send again: %w", err)
 	}
 	return in, nil
@@ -171,8 +169,8 @@ func New(ctx context.Context, b *bus.Bus, cfg Config) (*Intake, error) {
 // Reconnected tells the intake that the connection was made anew: what was
 // pulled over the old one is gone, and what was sent of late may be.
 func (in *Intake) Reconnected() {
-	in.resend(protocol.ReplyPrefixAll)
-	time.AfterFunc(resendAfter, func() { in.resend(protocol.ReplyPrefixAll) })
+	in.resend(protocol.ReplyPrefixAll, nil)
+	time.AfterFunc(resendAfter, func() { in.resend(protocol.ReplyPrefixAll, nil) })
 	select {
 	case in.reconnected <- struct{}{}:
 	default:

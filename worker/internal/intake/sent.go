@@ -6,18 +6,20 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
 // Results are plain messages: one that is sent while the worker, its gateway or
 // a NATS server between them loses a connection does not arrive, and a command
 // can't be run again for another. So a worker remembers what it sent of late, and
-// sends it again when its connection was made anew, or when a gateway says that
-// its was. Gateways drop what they have.
+// sends it again when its connection was made anew, or when a gateway asks for it.
+// Gateways drop what they have.
 const (
 	// sentAge, sentCount and sentBytes bound that memory; the newest result is
 	// remembered in any case.
 	sentAge   = 30 * time.Second
-	sentCount = 512
+	sentCount = 4096
 	sentBytes = 8 << 20
 	// resendAfter is when results are sent once more after a new connection: a
 	// gateway may be connecting too, and who listens to what spreads in a cluster
@@ -60,22 +62,36 @@ func (s *sent) forget(now time.Time) {
 	s.results = s.results[drop:]
 }
 
-// under returns the results whose subjects begin with prefix.
-func (s *sent) under(prefix string, now time.Time) (msgs []*nats.Msg) {
+// under returns the results whose subjects begin with prefix, of all jobs or of
+// those given.
+func (s *sent) under(prefix string, jobs map[string]bool, now time.Time) (msgs []*nats.Msg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forget(now)
 	for _, r := range s.results {
-		if strings.HasPrefix(r.msg.Subject, prefix) && now.Sub(r.at) <= sentAge {
+		if strings.HasPrefix(r.msg.Subject, prefix) && (jobs == nil || jobs[protocol.LastToken(r.msg.Subject)]) && now.Sub(r.at) <= sentAge {
 			msgs = append(msgs, r.msg)
 		}
 	}
 	return msgs
 }
 
-// resend sends again what was sent of late to subjects under a prefix.
-func (in *Intake) resend(prefix string) {
-	msgs := in.sent.under(prefix, time.Now())
+// onResend sends a gateway again what it asks for.
+func (in *Intake) onResend(m *nats.Msg) {
+	var jobs map[string]bool // nil: all
+	if len(m.Data) > 0 {
+		jobs = map[string]bool{}
+		for id := range strings.Lines(string(m.Data)) {
+			jobs[strings.TrimSuffix(id, "\n")] = true
+		}
+	}
+	in.resend(protocol.ReplyPrefix(protocol.LastToken(m.Subject)), jobs)
+}
+
+// resend sends again what was sent of late to subjects under a prefix, of all jobs
+// or of those given.
+func (in *Intake) resend(prefix string, jobs map[string]bool) {
+	msgs := in.sent.under(prefix, jobs, time.Now())
 	for _, m := range msgs {
 		if err := in.bus.NC.PublishMsg(m); err != nil {
 			in.cfg.Log.Warn("send results again", "error", err)

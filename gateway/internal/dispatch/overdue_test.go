@@ -1,0 +1,58 @@
+package dispatch
+
+import (
+	"testing"
+	"time"
+
+	"github.com/gradefleet/gradefleet/shared/protocol"
+)
+
+// A result that was lost between two NATS servers, unnoticed by worker and gateway,
+// is asked for.
+func TestOverdueResultIsAskedFor(t *testing.T) {
+	for _, kind := range []protocol.Kind{protocol.Evaluate, protocol.Run} {
+		t.Run(string(kind), func(t *testing.T) {
+			g := startWith(t, func(c *Config) { c.overdueInterval = 30 * time.Millisecond })
+			asked, err := g.NC.SubscribeSync(protocol.ResendSubject("g1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := g.do(t.Context(), t, Job{Kind: kind, Worker: "w1"})
+			msg := g.stored(t, 1, protocol.WorkerQueue("w1"))
+			for range 3 { // while the job is in its queue, it is only asked for
+				m, err := asked.NextMsg(10 * time.Second)
+				if err != nil || string(m.Data) != msg.Header.Get(protocol.HeaderJob) {
+					t.Fatalf("asked for %v, %v, want the job", m, err)
+				}
+			}
+			g.reply(t, msg, 200, "")
+			if o := <-out; o.err != nil || o.Status != 200 {
+				t.Errorf("outcome %+v, want the result", o)
+			}
+		})
+	}
+}
+
+// If nobody has it any more, the caller of an evaluate doesn't wait for its
+// deadline; a command may run still.
+func TestOverdueResultIsLost(t *testing.T) {
+	g := startWith(t, func(c *Config) { c.overdueInterval = 30 * time.Millisecond })
+	run := g.do(t.Context(), t, Job{Kind: protocol.Run, Worker: "w1"})
+	command := g.stored(t, 1, protocol.WorkerQueue("w1"))
+	if err := g.Bus.Jobs.DeleteMsg(t.Context(), command.Sequence); err != nil {
+		t.Fatal(err)
+	}
+	out := g.do(t.Context(), t, Job{Kind: protocol.Evaluate})
+	msg := g.stored(t, 1, protocol.EvaluateQueue)
+	if err := g.Bus.Jobs.DeleteMsg(t.Context(), msg.Sequence); err != nil { // as acknowledged
+		t.Fatal(err)
+	}
+	wantFault(t, (<-out).err, 503, "result was lost")
+	select {
+	case o := <-run:
+		t.Errorf("outcome %+v of a command that may run still", o)
+	default:
+	}
+	g.reply(t, command, 200, "")
+	<-run
+}
