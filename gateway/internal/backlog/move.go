@@ -168,6 +168,11 @@ func (v *view) end(m *move, outcome string, err error) {
 	if outcome != moved && v.sent[m.job] == m.sent {
 		delete(v.sent, m.job)
 	}
+	if outcome == gone && !m.missed {
+		// A server that was frozen or cut off may have said so.
+		m.missed = true
+		v.failed = append(v.failed, m.entry)
+	}
 	if outcome == failed {
 		v.failed = append(v.failed, m.entry)
 		v.stopped = v.stopped || !errors.Is(err, nats.ErrMaxPayload) // that is the job's own fault

@@ -55,6 +55,7 @@ type entry struct {
 	job      string    // its id
 	deadline time.Time // zero if the job can't be read
 	bytes    int       // of its body
+	missed   bool      // it was not there when its turn came; it is looked for twice
 }
 
 // sent is a job in the bulk queue.
