@@ -65,6 +65,8 @@ type Server struct {
 	http       *http.Server
 	state      atomic.Int32
 	limited    atomic.Bool // the queue limit was set once
+	replicas   int
+	reopened   chan struct{} // gets a value when the streams are to be looked after
 
 	mu        sync.Mutex
 	listeners []net.Listener
@@ -88,14 +90,15 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure gateway: %w", err)
 	}
-	s := &Server{cfg: cfg, deps: deps, stopped: make(chan struct{})}
+	s := &Server{cfg: cfg, deps: deps, stopped: make(chan struct{}), reopened: make(chan struct{}, 1)}
 	if err := registerInfo(deps.Registerer, deps.Build); err != nil {
 		return nil, err
 	}
-	replicas := max(deps.Bus.Jobs.CachedInfo().Config.Replicas, 1)
+	s.replicas = max(deps.Bus.Jobs.CachedInfo().Config.Replicas, 1)
+	replicas := s.replicas
 	s.roster, err = roster.New(roster.Config{
 		NC:   deps.Bus.NC,
-		Open: func(ctx context.Context) (jetstream.KeyValue, error) { return s.ensure(ctx, replicas) },
+		Open: func(ctx context.Context) (jetstream.KeyValue, error) { return s.openWorkers(ctx, replicas) },
 		OnLost: func(l roster.Lost) {
 			s.dispatcher.WorkerLost(l.Worker, l.Restarted)
 			s.jobs.WorkerLost()
@@ -184,6 +187,62 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		ErrorLog:          slog.NewLogLogger(deps.Log.Handler(), slog.LevelDebug),
 	}
 	return s, nil
+}
+
+// openTimeout bounds the question for the bucket of the workers: one that was
+// asked while there was no leader is never answered.
+const openTimeout = 2 * time.Second
+
+// openWorkers returns the bucket of the workers. The other streams are looked
+// after meanwhile: one that has no leader must not keep a gateway from knowing
+// who is live.
+func (s *Server) openWorkers(ctx context.Context, replicas int) (jetstream.KeyValue, error) {
+	if !s.limited.Load() {
+		return s.ensure(ctx, replicas) // the first time
+	}
+	ask, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	kv, err := s.deps.Bus.JS.KeyValue(ask, protocol.WorkersBucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return s.ensure(ctx, replicas)
+	}
+	select {
+	case s.reopened <- struct{}{}:
+	default:
+	}
+	return kv, err
+}
+
+const (
+	// mendTimeout bounds one attempt to make sure of the streams, and mendPause is
+	// the time before the next.
+	mendTimeout = 10 * time.Second
+	mendPause   = time.Second
+)
+
+// mendStreams makes sure of streams and buckets after each time that the one of
+// the workers was opened anew: NATS may have been started again without its data.
+func (s *Server) mendStreams(ctx context.Context, replicas int) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.reopened:
+		}
+		for {
+			try, cancel := context.WithTimeout(ctx, mendTimeout)
+			_, err := s.ensure(try, replicas)
+			cancel()
+			if err == nil || ctx.Err() != nil {
+				break
+			}
+			s.deps.Log.Warn("streams not looked after; trying again", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(mendPause):
+			}
+		}
+	}
 }
 
 // ensure makes sure that stream and buckets are there, and returns the bucket of
@@ -283,6 +342,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer minding.Wait()
 	defer stopWatching()
 	minding.Go(func() { s.jobs.Run(watching) })
+	minding.Go(func() { s.mendStreams(watching, s.replicas) })
 	feeding, stopFeeding := context.WithCancel(watching)
 	defer stopFeeding()
 	minding.Go(func() { s.backlog.Run(feeding) })

@@ -80,9 +80,9 @@ func (d *Dispatcher) Find(ctx context.Context, worker, job string) (body []byte,
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
 	for next := uint64(1); ; {
-		m, err := d.cfg.Jobs.GetMsg(ctx, next, jetstream.WithGetMsgSubject(protocol.WorkerQueue(worker)))
+		m, err := bus.Next(ctx, d.cfg.NC, protocol.JobsStream, protocol.WorkerQueue(worker), next)
 		switch {
-		case errors.Is(err, jetstream.ErrMsgNotFound):
+		case errors.Is(err, bus.ErrNoMessage):
 			return nil, 0, false, nil
 		case err != nil:
 			return nil, 0, false, fmt.Errorf("look for job %s in the queue of worker %s: %w", job, worker, err)
@@ -93,13 +93,14 @@ func (d *Dispatcher) Find(ctx context.Context, worker, job string) (body []byte,
 	}
 }
 
-// Remove takes a message out of the stream, if it is there still.
-func (d *Dispatcher) Remove(ctx context.Context, sequence uint64) error {
+// Take takes a message out of the stream, and reports whether it was there still:
+// then no worker has begun a command, nor will.
+func (d *Dispatcher) Take(ctx context.Context, sequence uint64) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	err := d.cfg.Jobs.DeleteMsg(ctx, sequence)
 	if errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
-		return nil
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }

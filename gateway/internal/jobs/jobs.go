@@ -89,7 +89,7 @@ type Dispatcher interface {
 	Store(ctx context.Context, job dispatch.Job, record protocol.Kept, messageID string) error
 	Cancel(job string) error
 	Find(ctx context.Context, worker, job string) (body []byte, sequence uint64, ok bool, err error)
-	Remove(ctx context.Context, sequence uint64) error
+	Take(ctx context.Context, sequence uint64) (bool, error)
 }
 
 // Config of a service.

@@ -103,16 +103,25 @@ func (s *Service) sweep(ctx context.Context) (again bool, err error) {
 				continue
 			}
 		}
+		ran := r.Kind == protocol.Run && r.State == protocol.KeptRunning
 		if result.Status == http.StatusServiceUnavailable {
-			moved, err := s.move(ctx, r)
+			var moved bool
+			var err error
+			if r.Kind == protocol.Run {
+				moved, ran, err = s.moveRun(ctx, r)
+			} else {
+				moved, err = s.move(ctx, r)
+			}
 			if err != nil {
 				return true, fmt.Errorf("move job %s: %w", r.Job, err)
 			}
 			if moved {
 				continue
 			}
+			if ran {
+				result = lostCommand(r.Owner)
+			}
 		}
-		ran := r.Kind == protocol.Run && r.State == protocol.KeptRunning
 		if err := s.cfg.Records.FinishUnchanged(ctx, r, *result, ran); err != nil {
 			return again, fmt.Errorf("end job %s: %w", r.Job, err)
 		}
@@ -147,7 +156,7 @@ func (s *Service) move(ctx context.Context, r kept.Record) (bool, error) {
 			return s.store(ctx, r, to, epoch, body)
 		},
 		put,
-		func() error { return s.cfg.Dispatcher.Remove(ctx, sequence) },
+		func() error { return s.remove(ctx, sequence) },
 	}
 	if begun {
 		// Its new message must not find it running.
@@ -159,7 +168,7 @@ func (s *Service) move(ctx context.Context, r kept.Record) (bool, error) {
 			// has ended: what is in the old queue is of no more use then.
 			now, err := s.cfg.Records.Get(ctx, r.Job)
 			if err == nil && (now.State.Final() || worker(now) != lost) {
-				err = s.cfg.Dispatcher.Remove(ctx, sequence)
+				err = s.remove(ctx, sequence)
 			}
 			return true, err
 		} else if err != nil {
@@ -168,6 +177,42 @@ func (s *Service) move(ctx context.Context, r kept.Record) (bool, error) {
 	}
 	s.cfg.Log.Info("job moved with its session", "job", r.Job, "worker", lost, "now", to)
 	return true, nil
+}
+
+// moveRun is move for a command that was not begun as its record says. It is taken
+// out of its queue first, from which its worker takes it before it begins it: the
+// command runs once even if what was recorded of it is lost. ran is true if it may
+// have been begun.
+func (s *Service) moveRun(ctx context.Context, r kept.Record) (moved, ran bool, err error) {
+	body, sequence, ok, err := s.find(ctx, r)
+	if err != nil || !ok {
+		return false, !ok, err
+	}
+	if taken, err := s.cfg.Dispatcher.Take(ctx, sequence); err != nil || !taken {
+		return true, false, err // somebody was quicker: it is looked at again
+	}
+	to, epoch, err := s.cfg.Router.Locate(ctx, r.Kind, r.Session)
+	if err != nil || to == r.Owner {
+		return false, false, nil // the session is where it was, or nowhere
+	}
+	lost := r.Owner
+	r.Owner, r.From = to, ""
+	r.Attempt++
+	if r, err = s.cfg.Records.Put(ctx, r); errors.Is(err, kept.ErrChanged) {
+		return true, false, nil
+	} else if err != nil {
+		return false, false, err // it is not found the next time
+	}
+	if err := s.store(ctx, r, to, epoch, body); err != nil {
+		return false, false, err
+	}
+	s.cfg.Log.Info("job moved with its session", "job", r.Job, "worker", lost, "now", to)
+	return true, false, nil
+}
+
+func (s *Service) remove(ctx context.Context, sequence uint64) error {
+	_, err := s.cfg.Dispatcher.Take(ctx, sequence)
+	return err
 }
 
 func (s *Service) store(ctx context.Context, r kept.Record, to string, epoch uint64, body []byte) error {
@@ -200,7 +245,7 @@ func (s *Service) complete(ctx context.Context, r kept.Record) error {
 	if err := s.store(ctx, r, to, epoch, body); err != nil {
 		return err
 	}
-	return s.cfg.Dispatcher.Remove(ctx, sequence)
+	return s.remove(ctx, sequence)
 }
 
 // worker is the one that has, or must have, the job.
@@ -227,9 +272,14 @@ func (s *Service) fate(r kept.Record, started map[string]time.Time, now time.Tim
 	case r.State != protocol.KeptRunning:
 		return nil
 	case r.Kind == protocol.Run && (!live || r.Since.Before(begun)):
-		return failed(http.StatusBadGateway, fmt.Sprintf("Worker %s was lost while it ran the command, which may have run in part or in full", r.Worker))
+		return lostCommand(r.Worker)
 	case r.Kind == protocol.Evaluate && r.Owner != "" && !live:
 		return failed(http.StatusServiceUnavailable, fmt.Sprintf("Worker %s, which owns the session, was lost while it did the job; ask again", r.Worker))
 	}
 	return nil
+}
+
+func lostCommand(worker string) *protocol.Result {
+	return &protocol.Result{Status: http.StatusBadGateway, Body: protocol.ErrorBody(
+		fmt.Sprintf("Worker %s was lost while it ran the command, which may have run in part or in full", worker))}
 }

@@ -20,7 +20,10 @@ type moving struct {
 	stored []string
 	// changed is what the record is when it is to be written; nil: as it was.
 	changed *kept.Record
-	ended   bool
+	ended   int  // with that status; 0: it is not
+	ran     bool // as that says
+	nowhere bool // the session has no worker
+	taken   bool // the message is gone at the moment when it is to be taken
 }
 
 // mover is its queues.
@@ -47,8 +50,8 @@ func (m *moving) Put(_ context.Context, r kept.Record) (kept.Record, error) {
 	return r, nil
 }
 
-func (m *moving) FinishUnchanged(context.Context, kept.Record, protocol.Result, bool) error {
-	m.ended = true
+func (m *moving) FinishUnchanged(_ context.Context, _ kept.Record, result protocol.Result, ran bool) error {
+	m.ended, m.ran = result.Status, ran
 	return nil
 }
 
@@ -61,12 +64,16 @@ func (m mover) Store(_ context.Context, job dispatch.Job, _ protocol.Kept, messa
 	return nil
 }
 
-func (m mover) Remove(context.Context, uint64) error {
+func (m mover) Take(context.Context, uint64) (bool, error) {
+	taken := m.in != "" && !m.taken
 	m.in = ""
-	return nil
+	return taken, nil
 }
 
 func (m *moving) Locate(context.Context, protocol.Kind, string) (string, uint64, error) {
+	if m.nowhere {
+		return "", 0, errNoJob
+	}
 	return "w2", 2, nil
 }
 
@@ -109,9 +116,49 @@ func TestMove(t *testing.T) {
 			if _, err := s.sweep(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if !slices.Equal(m.stored, c.stored) || m.in != c.left || m.record.From != c.from || m.ended {
-				t.Errorf("stored %v, want %v; old message with %q, want %q; from %q, want %q; ended %v",
+			if !slices.Equal(m.stored, c.stored) || m.in != c.left || m.record.From != c.from || m.ended != 0 {
+				t.Errorf("stored %v, want %v; old message with %q, want %q; from %q, want %q; ended %d",
 					m.stored, c.stored, m.in, c.left, m.record.From, c.from, m.ended)
+			}
+		})
+	}
+}
+
+// A command is taken out of its queue before it is queued elsewhere. Where it isn't
+// there any more it may have been begun, whatever its record says: JetStream may
+// have lost that.
+func TestMoveRun(t *testing.T) {
+	now := time.Now()
+	record := kept.Record{Kept: protocol.Kept{
+		Job: "j", Kind: protocol.Run, State: protocol.KeptQueued, Session: "s", Owner: "w1", Created: now, Deadline: now.Add(time.Hour),
+	}}
+	changed := record
+	changed.State = protocol.KeptRunning
+	for name, c := range map[string]struct {
+		moving
+		stored []string
+		status int
+		ran    bool
+	}{
+		"queued":                 {moving{in: "w1"}, []string{"w2 j.1"}, 0, false},
+		"begun, as it seems":     {moving{in: ""}, nil, 502, true},
+		"begun just now":         {moving{in: "w1", taken: true}, nil, 0, false},
+		"recorded just now":      {moving{in: "w1", changed: &changed}, nil, 0, false},
+		"its session is nowhere": {moving{in: "w1", nowhere: true}, nil, 503, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &c.moving
+			m.record = record
+			s := New(Config{
+				Records: m, Dispatcher: mover{moving: m}, Router: m, Log: slog.New(slog.DiscardHandler),
+				Workers: func() []protocol.Heartbeat { return []protocol.Heartbeat{{Worker: "w2", Started: now.Add(-time.Hour)}} },
+			})
+			s.missing = map[string]time.Time{"w1": now.Add(-time.Minute)}
+			if _, err := s.sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(m.stored, c.stored) || m.ended != c.status || m.ran != c.ran || m.in != "" {
+				t.Errorf("stored %v, want %v; ended %d %v, want %d %v; its old message is with %q", m.stored, c.stored, m.ended, m.ran, c.status, c.ran, m.in)
 			}
 		})
 	}

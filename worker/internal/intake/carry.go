@@ -44,7 +44,7 @@ func (in *Intake) run(ctx context.Context, f *flight) {
 	in.cfg.Metrics.seconds.WithLabelValues(string(f.job.Kind)).Observe(took.Seconds())
 	switch cause := context.Cause(ctx); {
 	case err == nil && f.job.Kept:
-		in.finish(ctx, f, result, log)
+		in.finish(ctx, f, result, true, log)
 	case err == nil:
 		in.reply(f.job, result)
 		in.ack(f, log)
@@ -57,7 +57,7 @@ func (in *Intake) run(ctx context.Context, f *flight) {
 	case f.acked:
 		answer := protocol.Result{Status: 500, Body: protocol.ErrorBody("the worker failed while it ran the command, which may have run in part: " + publicText(err, cause))}
 		if f.job.Kept {
-			in.finish(ctx, f, answer, log)
+			in.finish(ctx, f, answer, true, log)
 		} else {
 			in.reply(f.job, answer)
 		}

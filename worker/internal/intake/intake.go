@@ -115,7 +115,7 @@ const (
 	maxCancelled = 100_000
 	// finishWait is how long the record of a kept job is tried to be written, and
 	// finishPause the time between attempts.
-	finishWait  = 30 * time.Second
+	finishWait  = 2 * time.Minute
 	finishPause = 500 * time.Millisecond
 	// beginPause is when a kept job comes again that could not be begun since its
 	// record can't be reached.

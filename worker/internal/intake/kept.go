@@ -19,7 +19,7 @@ func (in *Intake) begin(ctx context.Context, f *flight, log *slog.Logger) bool {
 		// A command that an earlier process of this worker began, and died of.
 		f.record = r
 		in.finish(ctx, f, protocol.Result{Status: 502, Body: protocol.ErrorBody("Worker " + in.cfg.Worker +
-			" was lost while it ran the command, which may have run in part or in full")}, log)
+			" was lost while it ran the command, which may have run in part or in full")}, true, log)
 		return false
 	case errors.Is(err, kept.ErrUnwanted), errors.Is(err, kept.ErrNone):
 		in.term(f, log)
@@ -35,10 +35,13 @@ func (in *Intake) begin(ctx context.Context, f *flight, log *slog.Logger) bool {
 	}
 	f.record = r
 	if f.job.Kind == protocol.Run {
-		// The record says that it has begun, so that no second delivery runs it;
-		// the ack only spares that one.
-		if err := f.msg.AckSync(); err != nil {
-			log.Warn("ack kept run job", "error", err)
+		// The record says that it has begun, so that no second delivery runs it. And
+		// it is off the queue, so that nobody moves it who doesn't know the record as
+		// it is: two streams would have to forget what they acknowledged.
+		if err := in.claim(f); err != nil {
+			log.Warn("kept run job not begun", "error", err)
+			in.finish(ctx, f, protocol.Result{Status: 503, Body: protocol.ErrorBody("The command was taken back before it began; it was not run")}, false, log)
+			return false
 		}
 		f.acked = true
 	}
@@ -48,8 +51,8 @@ func (in *Intake) begin(ctx context.Context, f *flight, log *slog.Logger) bool {
 // finish writes a kept job's answer into its record and acknowledges the job.
 // While the record can't be written the job is kept by its beats; in the end it
 // goes back to the queue, if it may run again.
-func (in *Intake) finish(ctx context.Context, f *flight, result protocol.Result, log *slog.Logger) {
-	result, ran := in.bounded(result), true
+func (in *Intake) finish(ctx context.Context, f *flight, result protocol.Result, ran bool, log *slog.Logger) {
+	result = in.bounded(result)
 	if result.Status == protocol.StatusMisdirected {
 		result, ran = protocol.Result{Status: 503, Body: protocol.ErrorBody("The session is moving to another worker; ask again")}, false
 	}
