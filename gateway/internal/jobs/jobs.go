@@ -116,7 +116,7 @@ type Service struct {
 	closing chan struct{}
 	swept   chan struct{} // gets a value when a worker was lost
 	now     func() time.Time
-	missing map[string]time.Time // since when workers are not live; Run's
+	missing map[string]time.Time // since when workers are not live, and "job" and an id in no queue; Run's
 }
 
 // New returns a service. Run looks after its jobs; Close ends all waiting.

@@ -21,6 +21,8 @@ const (
 	// lostAfter is how long a worker must not have been seen before what it ran
 	// counts as lost: a result may be on its way, and so may a heartbeat.
 	lostAfter = time.Second
+	// moveTime is longer than it takes to move a command from one queue to another.
+	moveTime = 30 * time.Second
 	// strayAfter is how long after its deadline a job that runs is given up; a
 	// worker's own limits ended it long before.
 	strayAfter = 10 * time.Minute
@@ -87,7 +89,7 @@ func (s *Service) sweep(ctx context.Context) (again bool, err error) {
 		result := s.fate(r, started, now)
 		if result == nil {
 			if r.State == protocol.KeptQueued && r.From != "" {
-				if err := s.complete(ctx, r); err != nil {
+				if err := s.complete(ctx, r, now); err != nil {
 					return again, fmt.Errorf("move job %s: %w", r.Job, err)
 				}
 			}
@@ -180,34 +182,46 @@ func (s *Service) move(ctx context.Context, r kept.Record) (bool, error) {
 }
 
 // moveRun is move for a command that was not begun as its record says. It is taken
-// out of its queue first, from which its worker takes it before it begins it: the
-// command runs once even if what was recorded of it is lost. ran is true if it may
-// have been begun.
+// out of its queue, from which its worker takes it before it begins it, and queued
+// elsewhere after that: the command runs once even if what was recorded of it is
+// lost. ran is true if it may have been begun.
 func (s *Service) moveRun(ctx context.Context, r kept.Record) (moved, ran bool, err error) {
 	body, sequence, ok, err := s.find(ctx, r)
 	if err != nil || !ok {
 		return false, !ok, err
-	}
-	if taken, err := s.cfg.Dispatcher.Take(ctx, sequence); err != nil || !taken {
-		return true, false, err // somebody was quicker: it is looked at again
 	}
 	to, epoch, err := s.cfg.Router.Locate(ctx, r.Kind, r.Session)
 	if err != nil || to == r.Owner {
 		return false, false, nil // the session is where it was, or nowhere
 	}
 	lost := r.Owner
-	r.Owner, r.From = to, ""
+	r.Owner, r.From = to, r.Owner
 	r.Attempt++
+	// The record says first who moves it: for a moment it is in no queue.
 	if r, err = s.cfg.Records.Put(ctx, r); errors.Is(err, kept.ErrChanged) {
 		return true, false, nil
 	} else if err != nil {
-		return false, false, err // it is not found the next time
-	}
-	if err := s.store(ctx, r, to, epoch, body); err != nil {
 		return false, false, err
 	}
 	s.cfg.Log.Info("job moved with its session", "job", r.Job, "worker", lost, "now", to)
-	return true, false, nil
+	return true, false, s.shift(ctx, r, epoch, body, sequence)
+}
+
+// shift takes a command out of the queue where it was, and queues it at its owner.
+func (s *Service) shift(ctx context.Context, r kept.Record, epoch uint64, body []byte, sequence uint64) error {
+	switch taken, err := s.cfg.Dispatcher.Take(ctx, sequence); {
+	case err != nil:
+		return err // it is looked for again, see complete
+	case !taken:
+		return s.cfg.Records.FinishUnchanged(ctx, r, *lostCommand(r.From), true)
+	}
+	if err := s.store(ctx, r, r.Owner, epoch, body); err != nil {
+		s.cfg.Log.Warn("command not queued at its session's worker", "job", r.Job, "worker", r.Owner, "error", err)
+		return s.cfg.Records.FinishUnchanged(context.WithoutCancel(ctx), r, protocol.Result{
+			Status: http.StatusServiceUnavailable, Body: protocol.ErrorBody("The command was not run: its worker was lost, and it could not be queued at another; ask again"),
+		}, false)
+	}
+	return nil
 }
 
 func (s *Service) remove(ctx context.Context, sequence uint64) error {
@@ -232,20 +246,49 @@ func (s *Service) find(ctx context.Context, r kept.Record) (body []byte, sequenc
 }
 
 // complete moves a job whose record says already that it was moved, if it wasn't.
-func (s *Service) complete(ctx context.Context, r kept.Record) error {
+func (s *Service) complete(ctx context.Context, r kept.Record, now time.Time) error {
 	body, sequence, ok, err := s.cfg.Dispatcher.Find(ctx, r.From, r.Job)
-	if err != nil || !ok {
+	if err != nil {
 		return err
+	}
+	if !ok {
+		if r.Kind == protocol.Run {
+			return s.missed(ctx, r, now)
+		}
+		return nil
 	}
 	to, epoch, err := s.cfg.Router.Locate(ctx, r.Kind, r.Session)
 	if err != nil || to != r.Owner {
 		return nil // its owner is being lost, too: then it is moved from there
+	}
+	if r.Kind == protocol.Run {
+		return s.shift(ctx, r, epoch, body, sequence)
 	}
 	// What is there already is dropped by its message id, or by the record.
 	if err := s.store(ctx, r, to, epoch, body); err != nil {
 		return err
 	}
 	return s.remove(ctx, sequence)
+}
+
+// missed ends a command that is in no queue for longer than it takes to move it:
+// who took it out was lost.
+func (s *Service) missed(ctx context.Context, r kept.Record, now time.Time) error {
+	key := "job " + r.Job
+	_, _, ok, err := s.cfg.Dispatcher.Find(ctx, r.Owner, r.Job)
+	if err != nil || ok {
+		delete(s.missing, key)
+		return err
+	}
+	since, known := s.missing[key]
+	if !known {
+		s.missing[key] = now
+	}
+	if !known || now.Sub(since) < moveTime {
+		return nil
+	}
+	delete(s.missing, key)
+	return s.cfg.Records.FinishUnchanged(ctx, r, *lostCommand(r.From), true)
 }
 
 // worker is the one that has, or must have, the job.

@@ -134,31 +134,42 @@ func TestMoveRun(t *testing.T) {
 	}}
 	changed := record
 	changed.State = protocol.KeptRunning
+	moved := record
+	moved.Owner, moved.From, moved.Attempt = "w2", "w1", 1
 	for name, c := range map[string]struct {
 		moving
 		stored []string
 		status int
 		ran    bool
+		left   string // in whose queue it is afterwards, as far as it was there before
+		since  time.Duration
 	}{
-		"queued":                 {moving{in: "w1"}, []string{"w2 j.1"}, 0, false},
-		"begun, as it seems":     {moving{in: ""}, nil, 502, true},
-		"begun just now":         {moving{in: "w1", taken: true}, nil, 0, false},
-		"recorded just now":      {moving{in: "w1", changed: &changed}, nil, 0, false},
-		"its session is nowhere": {moving{in: "w1", nowhere: true}, nil, 503, false},
+		"queued":                 {moving{record: record, in: "w1"}, []string{"w2 j.1"}, 0, false, "", 0},
+		"begun, as it seems":     {moving{record: record, in: ""}, nil, 502, true, "", 0},
+		"begun just now":         {moving{record: record, in: "w1", taken: true}, nil, 502, true, "", 0},
+		"recorded just now":      {moving{record: record, in: "w1", changed: &changed}, nil, 0, false, "w1", 0},
+		"its session is nowhere": {moving{record: record, in: "w1", nowhere: true}, nil, 503, false, "w1", 0},
+		"being moved, by a gateway that was lost": {moving{record: moved, in: "w1"}, []string{"w2 j.1"}, 0, false, "", 0},
+		"being moved": {moving{record: moved, in: ""}, nil, 0, false, "", moveTime / 2},
+		"being moved, by one that was lost in between": {moving{record: moved, in: ""}, nil, 502, true, "", 2 * moveTime},
+		"moved": {moving{record: moved, in: "w2"}, nil, 0, false, "w2", 2 * moveTime},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &c.moving
-			m.record = record
 			s := New(Config{
 				Records: m, Dispatcher: mover{moving: m}, Router: m, Log: slog.New(slog.DiscardHandler),
 				Workers: func() []protocol.Heartbeat { return []protocol.Heartbeat{{Worker: "w2", Started: now.Add(-time.Hour)}} },
 			})
 			s.missing = map[string]time.Time{"w1": now.Add(-time.Minute)}
+			if c.since != 0 {
+				s.missing["job j"] = now.Add(-c.since)
+			}
 			if _, err := s.sweep(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if !slices.Equal(m.stored, c.stored) || m.ended != c.status || m.ran != c.ran || m.in != "" {
-				t.Errorf("stored %v, want %v; ended %d %v, want %d %v; its old message is with %q", m.stored, c.stored, m.ended, m.ran, c.status, c.ran, m.in)
+			if !slices.Equal(m.stored, c.stored) || m.ended != c.status || m.ran != c.ran || m.in != c.left {
+				t.Errorf("stored %v, want %v; ended %d %v, want %d %v; its old message is with %q, want %q",
+					m.stored, c.stored, m.ended, m.ran, c.status, c.ran, m.in, c.left)
 			}
 		})
 	}
