@@ -113,9 +113,11 @@ const (
 	cancelMemory = 2 * time.Minute
 	// maxCancelled bounds that memory.
 	maxCancelled = 100_000
-	// finishWait is how long the record of a kept job is tried to be written, and
-	// finishPause the time between attempts.
+	// finishWait is how long the record of a kept job is tried to be written,
+	// finishLast the same for a command if the worker must stop, and finishPause the
+	// time between attempts.
 	finishWait  = 2 * time.Minute
+	finishLast  = 30 * time.Second
 	finishPause = 500 * time.Millisecond
 	// beginPause is when a kept job comes again that could not be begun since its
 	// record can't be reached.

@@ -56,7 +56,7 @@ func (in *Intake) finish(ctx context.Context, f *flight, result protocol.Result,
 	if result.Status == protocol.StatusMisdirected {
 		result, ran = protocol.Result{Status: 503, Body: protocol.ErrorBody("The session is moving to another worker; ask again")}, false
 	}
-	deadline := time.Now().Add(finishWait)
+	begun := time.Now()
 	for {
 		// What was done is to be told even if the worker is stopping.
 		err := in.cfg.Keeper.Finish(context.WithoutCancel(ctx), f.record, result, ran)
@@ -67,7 +67,8 @@ func (in *Intake) finish(ctx context.Context, f *flight, result protocol.Result,
 			return
 		}
 		log.Warn("answer of a kept job not written", "error", err)
-		if time.Now().Add(finishPause).After(deadline) || ctx.Err() != nil && f.job.Kind == protocol.Evaluate {
+		took := time.Since(begun) + finishPause
+		if took > finishWait || ctx.Err() != nil && (f.job.Kind == protocol.Evaluate || took > finishLast) {
 			break
 		}
 		time.Sleep(finishPause)
