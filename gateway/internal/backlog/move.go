@@ -89,8 +89,8 @@ func (v *view) message(ctx context.Context, e *entry) (*nats.Msg, error) {
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		// A replica may not have it yet; the leader has.
 		var m bus.Message
-		m, err = bus.Next(ctx, b.NC, protocol.BacklogStream, protocol.BacklogSubjects, e.sequence)
-		if errors.Is(err, bus.ErrNoMessage) || err == nil && m.Sequence != e.sequence {
+		m, err = bus.At(ctx, b.NC, protocol.BacklogStream, e.sequence)
+		if errors.Is(err, bus.ErrNoMessage) {
 			return nil, errGone
 		}
 		raw = &jetstream.RawStreamMsg{Header: m.Header, Data: m.Data}

@@ -9,10 +9,10 @@ import (
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
-// A job that JetStream gave up is answered even if nobody heard it say so.
-func TestStrayJob(t *testing.T) {
-	g := startWith(t, func(c *Config) { c.strayInterval = 20 * time.Millisecond })
-	// Nobody listens any more; Close would want to end it.
+// deafen makes nobody listen to what JetStream says of jobs it gave up; Close wants
+// something to end.
+func (g *rig) deafen(t *testing.T) {
+	t.Helper()
 	deaf, err := g.NC.SubscribeSync("deaf")
 	if err != nil {
 		t.Fatal(err)
@@ -21,6 +21,12 @@ func TestStrayJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.advisories = deaf
+}
+
+// A job that JetStream gave up is answered even if nobody heard it say so.
+func TestStrayJob(t *testing.T) {
+	g := startWith(t, func(c *Config) { c.strayInterval = 20 * time.Millisecond })
+	g.deafen(t)
 	out := g.do(t.Context(), t, Job{Kind: protocol.Evaluate, Session: "s1"})
 	lost := g.stored(t, 1, protocol.EvaluateQueue)
 	consumer, err := g.EvaluateConsumer(t.Context())
@@ -64,14 +70,7 @@ func TestStrayJob(t *testing.T) {
 // The same for the queue of one worker, in which nothing else comes for long.
 func TestStrayJobOfOneWorker(t *testing.T) {
 	g := startWith(t, func(c *Config) { c.strayInterval = 20 * time.Millisecond })
-	deaf, err := g.NC.SubscribeSync("deaf")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := g.advisories.Unsubscribe(); err != nil {
-		t.Fatal(err)
-	}
-	g.advisories = deaf
+	g.deafen(t)
 	consumer, err := g.WorkerConsumer(t.Context(), "w1")
 	if err != nil {
 		t.Fatal(err)

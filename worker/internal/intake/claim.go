@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/gradefleet/gradefleet/shared/bus"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -92,6 +93,7 @@ func (in *Intake) deleteJob(sequence uint64) error {
 
 // gone reports whether a message is not in the stream, for certain.
 func (in *Intake) gone(ctx context.Context, sequence uint64) bool {
-	_, err := in.bus.Jobs.GetMsg(ctx, sequence)
-	return errors.Is(err, jetstream.ErrMsgNotFound)
+	// Of the leader: a replica may not have it yet.
+	_, err := bus.At(ctx, in.bus.NC, protocol.JobsStream, sequence)
+	return errors.Is(err, bus.ErrNoMessage)
 }
