@@ -103,7 +103,9 @@ func (w *fakeWorker) start() {
 		bulk, err := w.c.bus.Jobs.Consumer(w.t.Context(), protocol.BulkConsumer)
 		must(err)
 		for _, c := range []jetstream.Consumer{shared, own, bulk} {
-			cc, err := c.Consume(w.job, jetstream.PullMaxMessages(2))
+			// The client forgets to pull again if both come before it has noted that it
+			// pulled; a missing heartbeat reminds it.
+			cc, err := c.Consume(w.job, jetstream.PullMaxMessages(2), jetstream.PullExpiry(time.Second), jetstream.PullHeartbeat(500*time.Millisecond))
 			must(err)
 			consumes = append(consumes, cc)
 		}

@@ -35,6 +35,10 @@ const (
 	ackWait = 3 * attemptTimeout
 	// concurrency is how many are delivered at a time.
 	concurrency = 8
+	// pullHeartbeat is how often the server says that it has no webhook. The client
+	// forgets to ask again if a few come before it has noted that it asked, and so
+	// it notices soon.
+	pullHeartbeat = 2 * time.Second
 	// firstWait and lastWait bound the wait before the next attempt; it doubles.
 	firstWait = time.Second
 	lastWait  = 5 * time.Minute
@@ -137,7 +141,7 @@ func (s *Sender) Run(ctx context.Context) {
 
 // take takes webhooks for as long as that goes well.
 func (s *Sender) take(ctx context.Context, free chan struct{}, under *sync.WaitGroup) error {
-	messages, err := s.consumer.Messages(jetstream.PullMaxMessages(concurrency))
+	messages, err := s.consumer.Messages(jetstream.PullMaxMessages(concurrency), jetstream.PullHeartbeat(pullHeartbeat))
 	if err != nil {
 		return fmt.Errorf("pull webhooks: %w", err)
 	}
