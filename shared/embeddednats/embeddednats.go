@@ -48,7 +48,7 @@ func Start(cfg Config, log *slog.Logger) (*Server, error) {
 		NoSigs:       true,
 		NoLog:        true,
 		DontListen:   cfg.Listen == "",
-		SyncInterval: time.Second,
+		SyncInterval: syncInterval,
 	}
 	if cfg.Listen != "" {
 		host, port, err := net.SplitHostPort(cfg.Listen)
