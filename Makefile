@@ -61,7 +61,7 @@ chaos-figures: build bin/nats-server bin/chaos ## Measure how long a killed work
 bin/chaos:
 	$(GO) build -o bin/chaos ./cli/cmd/chaos
 
-bin/nats-server:
+bin/nats-server: shared/go.sum
 	cd shared && $(GO) build -o ../bin/nats-server github.com/nats-io/nats-server/v2
 
 test-long: ## Run the slow tests: fuzzing for some minutes, the full differential test.
