@@ -2,118 +2,16 @@ package roster
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"log/slog"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 
-	"github.com/gradefleet/gradefleet/gateway/internal/placement"
 	"github.com/gradefleet/gradefleet/shared/bus"
-	"github.com/gradefleet/gradefleet/shared/embeddednats"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// rig is a roster that runs, with a clock of the test's own.
-type rig struct {
-	*Roster
-	kv    jetstream.KeyValue
-	skew  atomic.Int64 // added to the clock, in nanoseconds
-	lost  chan Lost
-	opens atomic.Int64
-	// failFirst makes the first attempt to open the bucket fail.
-	failFirst bool
-}
-
-func (g *rig) opened(n int64) error {
-	if n == 1 && g.failFirst {
-		return errors.New("not yet")
-	}
-	return nil
-}
-
-func start(t *testing.T, before func(kv jetstream.KeyValue)) *rig {
-	t.Helper()
-	return startWith(t, before, func(kv jetstream.KeyValue) jetstream.KeyValue { return kv })
-}
-
-// startWith starts one that sees its bucket as wrap makes it.
-func startWith(t *testing.T, before func(kv jetstream.KeyValue), wrap func(jetstream.KeyValue) jetstream.KeyValue) *rig {
-	t.Helper()
-	s, err := embeddednats.Start(embeddednats.Config{Dir: t.TempDir()}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Stop)
-	nc, err := nats.Connect("", s.Option())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	b, err := bus.Ensure(t.Context(), nc, bus.Settings{QueueLimit: 10})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if before != nil {
-		before(b.Workers)
-	}
-	g := &rig{kv: b.Workers, lost: make(chan Lost, 16), failFirst: t.Name() == "TestOpenIsTriedAgain"}
-	g.Roster, err = New(Config{
-		NC: nc,
-		Open: func(context.Context) (jetstream.KeyValue, error) {
-			return wrap(b.Workers), g.opened(g.opens.Add(1))
-		},
-		OnLost:     func(l Lost) { g.lost <- l },
-		Log:        slog.New(slog.DiscardHandler),
-		Registerer: prometheus.NewRegistry(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.now = func() time.Time { return time.Now().Add(time.Duration(g.skew.Load())) }
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- g.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	<-g.Synced()
-	return g
-}
-
-func beat(t *testing.T, kv jetstream.KeyValue, h protocol.Heartbeat) {
-	t.Helper()
-	value, err := json.Marshal(h)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := kv.Put(t.Context(), h.Worker, value); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// until waits for a change that another goroutine brings about.
-func until(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for !cond() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never happened: %s", what)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
 
 func TestWorkersComeAndGo(t *testing.T) {
 	g := start(t, func(kv jetstream.KeyValue) {
@@ -141,19 +39,6 @@ func TestWorkersComeAndGo(t *testing.T) {
 	if l := <-g.lost; l != (Lost{Worker: "a"}) || g.Live("a") {
 		t.Errorf("lost %+v, live %v; want a to have left", l, g.Live("a"))
 	}
-}
-
-func TestOpenIsTriedAgain(t *testing.T) {
-	g := start(t, func(kv jetstream.KeyValue) { beat(t, kv, protocol.Heartbeat{Worker: "a"}) })
-	if n := g.opens.Load(); n != 2 || !g.Live("a") {
-		t.Errorf("opened %d times, a live: %v; want a second attempt that finds a", n, g.Live("a"))
-	}
-}
-
-func TestSilentWatchIsOpenedAnew(t *testing.T) {
-	g := start(t, nil)
-	g.skew.Store(int64(quietLimit + time.Second))
-	until(t, "a second watch", func() bool { return g.opens.Load() == 2 })
 }
 
 func TestHeartbeatsThatStop(t *testing.T) {
@@ -333,92 +218,4 @@ func TestAwaitLost(t *testing.T) {
 	if err := g.AwaitLost(soon(), "never seen"); err != nil {
 		t.Errorf("a worker that was not seen for long: %v", err)
 	}
-}
-
-// A gateway whose connection was made anew has heard nothing for a while: that
-// says nothing of the workers until it watches again.
-func TestNobodyIsLostOverAnOldWatch(t *testing.T) {
-	nc := start(t, nil).cfg.NC
-	r, err := New(Config{NC: nc, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.workers["w"] = &worker{Worker: placement.Worker{Heartbeat: &protocol.Heartbeat{Worker: "w"}, Seen: time.Now().Add(-time.Hour)}, end: func() {}}
-	r.reconnects = nc.Stats().Reconnects + 1 // another connection than the watch's
-	r.sweep(t.Context())
-	if len(r.workers) != 1 {
-		t.Error("lost by a watch that was of another connection")
-	}
-	r.reconnects--
-	r.sweep(t.Context())
-	if len(r.workers) != 0 {
-		t.Error("not lost; the test shows nothing")
-	}
-}
-
-// deaf is a bucket of which a watch says nothing any more after a time, as when the
-// server that serves it is stopped.
-type deaf struct {
-	jetstream.KeyValue
-	quiet *atomic.Bool
-}
-
-type deafWatch struct {
-	jetstream.KeyWatcher
-	updates chan jetstream.KeyValueEntry
-}
-
-func (w deafWatch) Updates() <-chan jetstream.KeyValueEntry { return w.updates }
-
-func (d deaf) WatchAll(ctx context.Context, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
-	w, err := d.KeyValue.WatchAll(ctx, opts...)
-	if err != nil {
-		return nil, err
-	}
-	out := deafWatch{w, make(chan jetstream.KeyValueEntry)}
-	go func() {
-		defer close(out.updates)
-		for e := range w.Updates() {
-			if d.quiet.Load() {
-				continue
-			}
-			select {
-			case out.updates <- e:
-			case <-ctx.Done():
-			}
-		}
-	}()
-	return out, nil
-}
-
-// A watch that falls silent while workers beat is opened anew, and nobody is lost.
-func TestNobodyIsLostByASilentWatch(t *testing.T) {
-	quiet := new(atomic.Bool)
-	g := startWith(t, nil, func(kv jetstream.KeyValue) jetstream.KeyValue { return deaf{kv, quiet} })
-	for _, worker := range []string{"a", "b"} {
-		beat(t, g.kv, protocol.Heartbeat{Worker: worker})
-		until(t, "it joins", func() bool { return g.Live(worker) })
-	}
-	quiet.Store(true)
-	beat(t, g.kv, protocol.Heartbeat{Worker: "a", Busy: 1})
-	g.skew.Store(int64(protocol.WorkerTTL))
-	if l := <-g.lost; l != (Lost{Worker: "b"}) {
-		t.Errorf("lost %+v, want b, which has not beaten since", l)
-	}
-	until(t, "a counts again", func() bool { return g.Live("a") })
-	until(t, "the watch is opened anew", func() bool { return g.opens.Load() == 2 })
-	if len(g.lost) != 0 {
-		t.Errorf("lost %+v", <-g.lost)
-	}
-	g.skew.Store(0) // else what a watch finds at its beginning is too old
-	quiet.Store(false)
-	beat(t, g.kv, protocol.Heartbeat{Worker: "a", Busy: 2})
-	until(t, "it is heard", func() bool {
-		for _, h := range g.Heartbeats() {
-			if h.Worker == "a" && h.Busy == 2 {
-				return true
-			}
-		}
-		return false
-	})
 }

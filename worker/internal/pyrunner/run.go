@@ -1,7 +1,6 @@
 package pyrunner
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,90 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
-
-// Ending says who ended a child's process.
-type Ending int
-
-// How a child's process came to its end.
-const (
-	// EndedItself: it exited, or was killed by something other than us.
-	EndedItself Ending = iota
-	// EndedWall: its wall clock ran out.
-	EndedWall
-	// EndedOutput: it wrote more to stdout or stderr than may be.
-	EndedOutput
-	// EndedCancelled: the job's context was done.
-	EndedCancelled
-	// EndedProtocol: it sent something that is no frame.
-	EndedProtocol
-	// EndedStopped: the frame callback asked for it.
-	EndedStopped
-	// EndedGuard: the job's guard asked for it; Exit.Breach says why.
-	EndedGuard
-)
-
-// Exit tells how a job's process ended, as the kernel has it.
-type Exit struct {
-	Status unix.WaitStatus
-	// CPU is user and system time of the process and of the descendants it
-	// waited for; PeakKB the peak resident memory, in KiB.
-	CPU    time.Duration
-	PeakKB int
-	// Leftovers counts the descendants that had to be killed.
-	Leftovers int
-	// Ending says whether we ended it.
-	Ending Ending
-	// Breach is what the guard gave as its reason.
-	Breach any
-	// Wall is the time from the hand-over of the job to the end.
-	Wall time.Duration
-	// Stdout and Stderr are what went to the descriptors, up to Job.Keep each;
-	// the flags tell that there was more.
-	Stdout, Stderr                   []byte
-	StdoutTruncated, StderrTruncated bool
-}
-
-// Job is one message for one child.
-type Job struct {
-	Message Message
-	// Ruleset is a descriptor that the child gets with the message, for the
-	// sandbox's enter(); 0 or less for none. It stays the caller's.
-	Ruleset int
-	// OnBlocked is called with the name of each call that was refused as one
-	// that only a program makes which wants out. May be nil.
-	OnBlocked func(call string)
-	// Guard, if not nil, is called when the job is handed over and may from
-	// then on, until the stop it returned has returned, call end from any
-	// goroutine to have the process ended. server is the fork server's pid.
-	Guard func(server int, end func(breach any)) (stop func())
-	// Wall bounds the time from the hand-over, or from the last frame, to the
-	// next frame or the end of the process.
-	Wall time.Duration
-	// Keep bounds what is kept of stdout and of stderr, Stop what may be
-	// written to each at all, in bytes.
-	Keep, Stop int
-	// MaxFrame bounds a frame, in bytes.
-	MaxFrame int
-	// Prompt has frames read as they come. Otherwise they are read together
-	// where that saves waking up for each, at most frameDelay late.
-	Prompt bool
-	// OnFrame is called for each frame, in order. It may return a message to
-	// send to the child; Stop, to end the process. May be nil.
-	OnFrame func(Frame) (reply Message, verdict Verdict)
-}
-
-// Verdict is what OnFrame wants next.
-type Verdict int
-
-// What may follow a frame.
-const (
-	// Continue lets the process go on.
-	Continue Verdict = iota
-	// Stop ends it.
-	Stop
-	// Protocol ends it because the frame makes no sense.
-	Protocol
 )
 
 // Run hands a job to a child and follows it until it has ended and nothing it
@@ -269,17 +184,6 @@ func (r *run) watchAll() {
 	}
 }
 
-// interest is what is waited for at the channel.
-func (r *run) interest() (events uint32) {
-	if r.writing {
-		events |= unix.EPOLLOUT
-	}
-	if r.next.IsZero() {
-		events |= unix.EPOLLIN
-	}
-	return events
-}
-
 // breached returns what the guard has found, or nil.
 func (r *run) breached() *breach {
 	b, _ := r.breach.Load().(*breach)
@@ -324,120 +228,6 @@ func (r *run) end(why Ending) {
 	r.ending = why
 	r.deadline = time.Now().Add(r.s.cfg.KillTimeout)
 	r.s.kill(r.c)
-}
-
-// flush sends what is to be sent, as far as there is room.
-func (r *run) flush() {
-	for len(r.send) > 0 {
-		var rights []byte
-		if r.ruleset > 0 {
-			rights = unix.UnixRights(r.ruleset)
-		}
-		n, err := unix.SendmsgN(r.c.channel, r.send, rights, nil, unix.MSG_NOSIGNAL)
-		switch err {
-		case nil:
-			r.send, r.ruleset = r.send[n:], 0
-			continue
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			if !r.writing {
-				r.writing = true
-				if !r.watched {
-					r.watchAll()
-				}
-				r.watch(r.interest())
-			}
-			return
-		default: // the child is gone or closed its end; its exit will tell
-			r.send = nil
-		}
-	}
-	if r.writing {
-		r.writing = false
-		r.watch(r.interest())
-	}
-}
-
-func (r *run) watch(events uint32) {
-	if r.eof {
-		return
-	}
-	if err := r.s.poller.modify(r.c.channel, events); err != nil {
-		r.s.lose(err)
-	}
-}
-
-// readChannel takes in frames.
-func (r *run) readChannel() {
-	for {
-		n, err := unix.Read(r.c.channel, r.scratch[:])
-		if err == unix.EINTR {
-			continue
-		}
-		if err == unix.EAGAIN {
-			return
-		}
-		if err != nil || n == 0 {
-			r.s.poller.remove(r.c.channel)
-			r.eof = true
-			return
-		}
-		if r.ending != EndedItself {
-			continue // what it says now doesn't count
-		}
-		// The usual read is of whole frames, which need not be copied.
-		data := r.scratch[:n]
-		if len(r.in) > 0 {
-			r.in = append(r.in, data...)
-			data = r.in
-		}
-		rest := r.frames(data)
-		r.in = append(r.in[:0], rest...)
-		if n < len(r.scratch) {
-			return
-		}
-	}
-}
-
-// frames handles the whole frames in data and returns what is left.
-func (r *run) frames(data []byte) []byte {
-	for {
-		f, rest, ok, err := nextFrame(data, r.job.MaxFrame)
-		if err != nil {
-			r.end(EndedProtocol)
-			return nil
-		}
-		if !ok {
-			return data
-		}
-		data = rest
-		if f.Kind == FrameFault {
-			if f.Body, ok = bytes.CutPrefix(f.Body, r.job.Message.token()); !ok {
-				r.end(EndedProtocol)
-				return nil
-			}
-		}
-		if r.ending == EndedItself {
-			r.deadline, r.extended = time.Now().Add(r.job.Wall), false
-		}
-		if r.job.OnFrame == nil {
-			continue
-		}
-		reply, next := r.job.OnFrame(f)
-		if reply != nil {
-			r.send = append(r.send, reply...)
-			r.flush()
-		}
-		switch next {
-		case Stop:
-			r.end(EndedStopped)
-			return nil
-		case Protocol:
-			r.end(EndedProtocol)
-			return nil
-		}
-	}
 }
 
 // readStream takes in what was printed, keeping the beginning.

@@ -255,3 +255,73 @@ func (r *rig) refuseWrites(refuse bool) {
 		r.t.Fatal(err)
 	}
 }
+
+// replace records another owner, as a gateway does.
+func (r *rig) replace(id, worker string, epoch uint64, former ...protocol.Former) {
+	r.t.Helper()
+	r.own(id, worker, epoch, true)
+	record := r.record(id)
+	record.Former = former
+	value, err := json.Marshal(record)
+	if err == nil {
+		_, err = r.bus.Sessions.Put(r.t.Context(), protocol.SessionKey(id), value)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) record(id string) (record protocol.SessionRecord) {
+	r.t.Helper()
+	e, err := r.bus.Sessions.Get(r.t.Context(), protocol.SessionKey(id))
+	if err == nil {
+		err = json.Unmarshal(e.Value(), &record)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return record
+}
+
+// beat writes a worker's heartbeat, and returns what a gateway says of the worker
+// that has seen no other since.
+func (w *worker) beat() protocol.Former {
+	w.t.Helper()
+	if err := w.Heartbeat(w.t.Context(), []byte("{}")); err != nil {
+		w.t.Fatal(err)
+	}
+	return w.seen()
+}
+
+func (w *worker) seen() protocol.Former {
+	w.t.Helper()
+	s, err := w.Store.Sight(w.t.Context(), w.Worker)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return protocol.Former{Worker: w.Worker, Seen: s.Revision, At: s.Written}
+}
+
+// listen answers who asks the worker to let go, and counts that.
+func (w *worker) listen(answer bool) *atomic.Int64 {
+	w.t.Helper()
+	asked := new(atomic.Int64)
+	nc := w.Store.Bus.NC
+	sub, err := nc.Subscribe(protocol.ReleaseSubject(w.Worker), func(msg *nats.Msg) {
+		asked.Add(1)
+		var r protocol.Release
+		if !answer || json.Unmarshal(msg.Data, &r) != nil {
+			return
+		}
+		w.LetGo(r)
+		msg.Respond(msg.Data)
+	})
+	if err == nil {
+		err = nc.Flush()
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { sub.Unsubscribe() })
+	return asked
+}

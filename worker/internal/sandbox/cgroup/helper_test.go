@@ -200,3 +200,12 @@ func (m *member) goOn() {
 		m.t.Fatal(err)
 	}
 }
+
+func read(t testing.TB, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(data))
+}
