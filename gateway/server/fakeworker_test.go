@@ -198,7 +198,7 @@ func (w *fakeWorker) job(msg jetstream.Msg) {
 	}
 	w.jobs <- job
 	if meta, err := msg.Metadata(); err == nil && meta.NumDelivered > 1 && !job.Kept && job.Kind == protocol.Evaluate {
-		w.c.bus.NC.PublishMsg(&nats.Msg{Subject: job.Reply, Header: nats.Header{protocol.HeaderBegun: {"1"}}})
+		w.c.bus.NC.PublishMsg(&nats.Msg{Subject: job.Reply, Header: protocol.News{Tries: 1}.Header(job.ID)})
 	}
 	if res := w.handle(job, msg); res != nil {
 		if job.Kept {

@@ -115,14 +115,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		Finish: func(ctx context.Context, job string, result protocol.Result) error {
 			return records.Finish(ctx, kept.Record{Kept: protocol.Kept{Job: job}}, result, true)
 		},
-		Begun: func(ctx context.Context, job string) (bool, error) {
-			r, err := records.Get(ctx, job)
-			if errors.Is(err, kept.ErrNone) {
-				return true, nil
-			}
-			return r.State != protocol.KeptQueued, err
-		},
-		Log: deps.Log, Registerer: deps.Registerer,
+		Requeue: records.Requeue,
+		Log:     deps.Log, Registerer: deps.Registerer,
 	})
 	if err != nil {
 		return nil, err

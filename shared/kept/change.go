@@ -33,8 +33,42 @@ func (s *Store) Begin(ctx context.Context, job protocol.Job, worker string, rede
 			return ErrUnwanted
 		}
 		r.State, r.Worker, r.Since, r.Ran = protocol.KeptRunning, worker, time.Now().UTC(), true
+		r.Tries++
 		return nil
 	})
+}
+
+// GiveBack says that a worker that began a job, as r tells, did not finish it
+// because it stops: that was no try. If others changed the record meanwhile
+// nothing happens.
+func (s *Store) GiveBack(ctx context.Context, r Record) error {
+	r.Tries--
+	if _, err := s.Put(ctx, r); err != nil && !errors.Is(err, ErrChanged) {
+		return err
+	}
+	return nil
+}
+
+// Requeue makes a job queued whose deliveries are used up, so that it can begin
+// in another message; false if it is to be given up, since it has ended or workers
+// began it protocol.MaxDeliver times. What was lost on the way to a worker, or with
+// one that could not write the record, was no try.
+func (s *Store) Requeue(ctx context.Context, job string) (bool, error) {
+	_, err := s.change(ctx, job, func(r *Record) error {
+		tries := r.Tries
+		if tries == 0 && r.State == protocol.KeptRunning {
+			tries = protocol.MaxDeliver // its worker doesn't count
+		}
+		if r.State.Final() || r.State == protocol.KeptRunning && r.Kind == protocol.Run || tries >= protocol.MaxDeliver {
+			return ErrUnwanted
+		}
+		r.State, r.Worker, r.Since, r.Ran = protocol.KeptQueued, "", time.Time{}, false
+		return nil
+	})
+	if errors.Is(err, ErrUnwanted) || errors.Is(err, ErrNone) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // Finish gives a job its answer, unless it has ended already: the first answer

@@ -224,3 +224,69 @@ func TestEach(t *testing.T) {
 		t.Errorf("%d, want to stop at 1500", n)
 	}
 }
+
+// A job whose deliveries are used up begins in another message, unless workers
+// began it so often.
+func TestRequeue(t *testing.T) {
+	s, _ := open(t)
+	ctx := t.Context()
+	for _, c := range []struct {
+		name   string
+		kind   protocol.Kind
+		begins int
+		back   int // of these, given back
+		old    bool
+		want   bool
+	}{
+		{"never begun", protocol.Evaluate, 0, 0, false, true},
+		{"begun, and lost on its way after that", protocol.Evaluate, protocol.MaxDeliver - 1, 0, false, true},
+		{"begun each time", protocol.Evaluate, protocol.MaxDeliver, 0, false, false},
+		{"begun each time, once by a worker that stopped", protocol.Evaluate, protocol.MaxDeliver, 1, false, true},
+		{"begun by a worker that doesn't count", protocol.Evaluate, 1, 0, true, false},
+		{"a command", protocol.Run, 1, 0, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k := job(c.kind)
+			r, err := s.Create(ctx, k)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range c.begins {
+				if r, err = s.Begin(ctx, protocol.Job{ID: k.Job, Kind: c.kind}, "w1", i > 0); err != nil {
+					t.Fatal(err)
+				}
+				if i < c.back {
+					if err := s.GiveBack(ctx, r); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if c.old {
+				r.Tries = 0
+				if _, err := s.Put(ctx, r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, err := s.Requeue(ctx, k.Job)
+			if err != nil || got != c.want {
+				t.Fatalf("%v %v, want %v", got, err, c.want)
+			}
+			if _, err := s.Begin(ctx, protocol.Job{ID: k.Job, Kind: c.kind}, "w2", false); (err == nil) != c.want {
+				t.Errorf("a new message begins: %v", err)
+			}
+		})
+	}
+	done := job(protocol.Evaluate)
+	r, err := s.Create(ctx, done)
+	if err == nil {
+		err = s.Finish(ctx, r, protocol.Result{Status: 200}, true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{done.Job, protocol.NewID()} {
+		if again, err := s.Requeue(ctx, id); again || err != nil {
+			t.Errorf("ended or forgotten: %v %v", again, err)
+		}
+	}
+}

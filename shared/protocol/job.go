@@ -35,10 +35,11 @@ const (
 	HeaderWorker    = "Gf-Worker"
 	HeaderNewID     = "Gf-New-Id"
 	HeaderNewEpoch  = "Gf-New-Epoch"
-	// HeaderBegun makes a message to a job's reply subject no result, but news: a
-	// worker begins the job although it was delivered before. HeaderGivenUp marks
-	// the answer to a job that was delivered too often.
+	// HeaderBegun makes a message to a job's reply subject no result, but News.
+	// HeaderSequence is where the job is now in the stream of jobs. HeaderGivenUp
+	// marks the answer to a job that was delivered too often.
 	HeaderBegun    = "Gf-Begun"
+	HeaderSequence = "Gf-Sequence"
 	HeaderGivenUp  = "Gf-Given-Up"
 	HeaderInstance = "Gf-Instance"
 	// Of session operations, see SessionOp.ID, SessionOp.First and Result.Anew.

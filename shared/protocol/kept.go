@@ -83,6 +83,9 @@ type Kept struct {
 	// Ran says that the job was begun; what was not may be tried again under
 	// its idempotency key.
 	Ran bool `json:"ran,omitempty"`
+	// Tries counts how often a worker began the job, but for those that gave it
+	// back because they stop. Workers of before 2026-11-29 leave it as it is.
+	Tries int `json:"tries,omitempty"`
 	// Digest is of the request's body, for an idempotency key.
 	Digest string `json:"digest,omitempty"`
 	// Attempt counts how often the job was queued anew since it was not begun.

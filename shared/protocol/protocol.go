@@ -15,6 +15,9 @@
 //   - 2026-11-29: changes of a session have an id for life. A worker that doesn't know
 //     them answers without "anew", so that a gateway doesn't take its answer to
 //     what was sent before for the whole truth.
+//   - 2026-11-29: News of a job says more than that it begins again; gateways that
+//     don't know it count all news as beginnings. Records of kept jobs count how
+//     often the job was begun.
 //   - 2026-11-29: asynchronous jobs wait in the backlog. What comes to workers is
 //     as before; gateways that don't know it put theirs into the bulk queue.
 package protocol

@@ -188,8 +188,8 @@ func TestKeptEvaluateIsHandedOn(t *testing.T) {
 	}
 	stop()
 	n, _ := r.start(t, testConfig(t, publicDir(t)))
-	if e := r.ended(t, k.Job); e.Status != 200 || e.Worker != n.ID() {
-		t.Errorf("ended with %+v %s", e.Kept, e.Body)
+	if e := r.ended(t, k.Job); e.Status != 200 || e.Worker != n.ID() || e.Tries != 1 {
+		t.Errorf("ended with %+v %s, want 200 at the first try", e.Kept, e.Body)
 	}
 	r.drained(t)
 }

@@ -51,6 +51,42 @@ func TestOwnQueueAndSharedTogether(t *testing.T) {
 	r.drained(t)
 }
 
+// A job of the shared queue that the worker has no slot for goes back, and its
+// gateway knows where it is, even if it was not told the first time.
+func TestSurplusGoesBack(t *testing.T) {
+	r := newRig(t)
+	cfg := testConfig(t, publicDir(t))
+	cfg.Slots = 1
+	n, _ := r.start(t, cfg)
+	if _, err := n.store.Create("s1", 1); err != nil {
+		t.Fatal(err)
+	}
+	r.own(t, "s1", n.ID(), false)
+	command := r.publish(t, protocol.WorkerQueue(n.ID()), protocol.Run, "s1", 1, map[string]any{"id": "s1", "cmd": "sleep 60"})
+	for n.intake.Busy() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	job := r.publish(t, protocol.EvaluateQueue, protocol.Evaluate, "s", 0, evaluateBody("def f(x): return x", "x=1", "1"))
+	told := r.news(t)
+	m, err := r.bus.Jobs.GetMsg(t.Context(), told.Sequence)
+	if err != nil || m.Header.Get(protocol.HeaderJob) != job || told.Tries != 0 {
+		t.Errorf("news %+v; there is %v %v", told, m, err)
+	}
+	if err := r.bus.NC.Publish(protocol.ResendSubject("test"), []byte(job)); err != nil {
+		t.Fatal(err)
+	}
+	if again := r.news(t); again != told {
+		t.Errorf("told again %+v, want %+v", again, told)
+	}
+	if err := r.bus.NC.Publish(protocol.CancelSubject(command), nil); err != nil {
+		t.Fatal(err)
+	}
+	if res := r.result(t); res.Status != 200 || res.Job != job {
+		t.Errorf("result %d %s", res.Status, res.Body)
+	}
+	r.drained(t)
+}
+
 func TestDrainHandsBack(t *testing.T) {
 	r := newRig(t)
 	cfg := testConfig(t, publicDir(t))
@@ -63,6 +99,9 @@ func TestDrainHandsBack(t *testing.T) {
 	stop()
 	if took := time.Since(begun); took > 2*time.Second {
 		t.Errorf("the drain took %v", took)
+	}
+	if n := r.news(t); n.Tries != -1 {
+		t.Errorf("%+v, want that it was no try", n)
 	}
 	// Another worker has it at once, not after the ack wait.
 	r.start(t, testConfig(t, publicDir(t)))

@@ -130,16 +130,33 @@ func (r *rig) publish(t *testing.T, queue string, kind protocol.Kind, session st
 
 func (r *rig) result(t *testing.T) protocol.Result {
 	t.Helper()
+	for {
+		if m := r.message(t); m.Header.Get(protocol.HeaderBegun) == "" {
+			res, err := protocol.ParseResult(m.Header, m.Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return res
+		}
+	}
+}
+
+// news waits for what is told of a job before its result.
+func (r *rig) news(t *testing.T) protocol.News {
+	t.Helper()
+	m := r.message(t)
+	n, ok := protocol.ParseNews(m.Header)
+	if !ok {
+		t.Fatalf("%v %s, want news", m.Header, m.Data)
+	}
+	return n
+}
+
+func (r *rig) message(t *testing.T) *nats.Msg {
+	t.Helper()
 	select {
 	case m := <-r.results:
-		if m.Header.Get(protocol.HeaderBegun) != "" {
-			return r.result(t) // news that the job begins again
-		}
-		res, err := protocol.ParseResult(m.Header, m.Data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return res
+		return m
 	case <-time.After(30 * time.Second):
 		t.Fatal("no result in 30 s")
 	}

@@ -93,8 +93,9 @@ type Config struct {
 	QueueLimit int64
 	// Finish gives a kept job the answer that it was given up.
 	Finish func(ctx context.Context, job string, result protocol.Result) error
-	// Begun reports whether a worker has begun a kept job, or it has ended.
-	Begun      func(ctx context.Context, job string) (bool, error)
+	// Requeue makes a kept job that was delivered too often queued again, or
+	// reports that it is to be given up.
+	Requeue    func(ctx context.Context, job string) (bool, error)
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 
@@ -143,6 +144,16 @@ type pending struct {
 	// the job was queued anew; both under the dispatcher's lock. anew asks for it.
 	begun, queuedAnew int
 	anew              chan struct{}
+}
+
+// at says where the job is in the stream, unless it has gone further.
+func (p *pending) at(sequence uint64) {
+	for {
+		before := p.sequence.Load()
+		if sequence <= before || p.sequence.CompareAndSwap(before, sequence) {
+			return
+		}
+	}
 }
 
 type answer struct {
@@ -232,8 +243,8 @@ func (d *Dispatcher) take(id string) *pending {
 // onResult runs in the subscription's one goroutine.
 func (d *Dispatcher) onResult(m *nats.Msg) {
 	id := protocol.LastToken(m.Subject)
-	if m.Header.Get(protocol.HeaderBegun) != "" {
-		d.begun(id)
+	if n, ok := protocol.ParseNews(m.Header); ok {
+		d.news(id, n)
 		return
 	}
 	if m.Header.Get(protocol.HeaderGivenUp) != "" && d.queueAgain(id) {

@@ -82,11 +82,11 @@ func (d *Dispatcher) giveUp(ctx context.Context, a advisory) error {
 	job, parseErr := protocol.ParseJob(msg.Header, nil)
 	switch {
 	case job.Kept && job.ID != "":
-		begun, err := d.cfg.Begun(ctx, job.ID)
+		again, err := d.cfg.Requeue(ctx, job.ID)
 		if err != nil {
 			return fmt.Errorf("look at kept job %s: %w", job.ID, err)
 		}
-		if !begun {
+		if again {
 			return d.queueAnew(ctx, job, msg)
 		}
 	case job.Kind == protocol.Run:
@@ -115,7 +115,7 @@ func (d *Dispatcher) giveUp(ctx context.Context, a advisory) error {
 	return nil
 }
 
-// queueAnew puts a kept job that no worker has begun at its queue's end: it was
+// queueAnew puts a kept job at its queue's end that was not begun each time: it was
 // delivered where its record couldn't be reached, and that was no try. Its record
 // sees to it that it begins once, should both messages be there for a moment.
 func (d *Dispatcher) queueAnew(ctx context.Context, job protocol.Job, msg *jetstream.RawStreamMsg) error {
@@ -125,7 +125,7 @@ func (d *Dispatcher) queueAnew(ctx context.Context, job protocol.Job, msg *jetst
 	if _, err := d.js.PublishMsg(ctx, again); err != nil {
 		return fmt.Errorf("queue job %s anew: %w", job.ID, err)
 	}
-	d.cfg.Log.Warn("job queued anew, since no worker could begin it", "job", job.ID, "request_id", job.RequestID)
+	d.cfg.Log.Warn("job queued anew, since deliveries of it were lost", "job", job.ID, "request_id", job.RequestID)
 	if err := d.cfg.Jobs.DeleteMsg(ctx, msg.Sequence); err != nil {
 		return fmt.Errorf("delete job %s: %w", job.ID, err)
 	}
@@ -159,12 +159,13 @@ const maxQueuedAnew = 2
 // errQueueAnew asks for the publication of a job once more.
 var errQueueAnew = errors.New("its deliveries were lost")
 
-// begun notes that a worker begins a job that was delivered before.
-func (d *Dispatcher) begun(id string) {
+// news notes what a worker tells of a job.
+func (d *Dispatcher) news(id string, n protocol.News) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if p := d.pending[id]; p != nil {
-		p.begun++
+		p.begun += n.Tries
+		p.at(n.Sequence)
 	}
 }
 

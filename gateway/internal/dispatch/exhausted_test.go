@@ -22,23 +22,25 @@ func TestExhausted(t *testing.T) {
 		kind       protocol.Kind
 		worker     string
 		begun      bool
+		stops      int
 		deliveries int
 		status     int
 		text       string
 	}{
-		{"poison", protocol.Evaluate, "", true, protocol.MaxDeliver, 500, fmt.Sprintf("delivered %d times", protocol.MaxDeliver)},
-		{"lost deliveries", protocol.Evaluate, "", false, (maxQueuedAnew + 1) * protocol.MaxDeliver, 500, "delivered"},
-		{"run", protocol.Run, "w1", false, protocol.MaxDeliver, 503, "was not run"},
+		{"poison", protocol.Evaluate, "", true, 0, protocol.MaxDeliver, 500, fmt.Sprintf("delivered %d times", protocol.MaxDeliver)},
+		{"handed back once by a worker that stops", protocol.Evaluate, "", true, 1, 2 * protocol.MaxDeliver, 500, "delivered"},
+		{"lost deliveries", protocol.Evaluate, "", false, 0, (maxQueuedAnew + 1) * protocol.MaxDeliver, 500, "delivered"},
+		{"run", protocol.Run, "w1", false, 0, protocol.MaxDeliver, 503, "was not run"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			testExhausted(t, Job{Kind: c.kind, Session: "s1", Worker: c.worker}, c.begun, c.deliveries, c.status, c.text)
+			testExhausted(t, Job{Kind: c.kind, Session: "s1", Worker: c.worker}, c.begun, c.stops, c.deliveries, c.status, c.text)
 		})
 	}
 }
 
 // testExhausted plays a worker that hands a job back, which tells that it began
-// it, or doesn't.
-func testExhausted(t *testing.T, job Job, begun bool, want, status int, text string) {
+// it, or doesn't; the first times it does so because it stops.
+func testExhausted(t *testing.T, job Job, begun bool, stops, want, status int, text string) {
 	g := start(t)
 	out := g.do(t.Context(), t, job)
 	queue := protocol.EvaluateQueue
@@ -65,7 +67,10 @@ func testExhausted(t *testing.T, job Job, begun bool, want, status int, text str
 				t.Fatal(err)
 			}
 			if begun && meta.NumDelivered > 1 {
-				g.begun(t, msg)
+				g.tell(t, msg, 1)
+			}
+			if deliveries <= stops {
+				g.tell(t, msg, -1)
 			}
 			if err := msg.Nak(); err != nil {
 				t.Fatal(err)
@@ -83,10 +88,10 @@ func testExhausted(t *testing.T, job Job, begun bool, want, status int, text str
 	g.stored(t, 0, queue)
 }
 
-// begun plays a worker that begins a job again.
-func (g *rig) begun(t *testing.T, msg jetstream.Msg) {
+// tell plays a worker that begins a job again, or gives it back.
+func (g *rig) tell(t *testing.T, msg jetstream.Msg, tries int) {
 	t.Helper()
-	news := &nats.Msg{Subject: msg.Headers().Get(protocol.HeaderReply), Header: nats.Header{protocol.HeaderBegun: {"1"}}}
+	news := &nats.Msg{Subject: msg.Headers().Get(protocol.HeaderReply), Header: protocol.News{Tries: tries}.Header(msg.Headers().Get(protocol.HeaderJob))}
 	if err := g.NC.PublishMsg(news); err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +103,7 @@ func TestExhaustedKeptJob(t *testing.T) {
 	var begun atomic.Bool
 	finished := make(chan protocol.Result, 1)
 	g := startWith(t, func(c *Config) {
-		c.Begun = func(context.Context, string) (bool, error) { return begun.Load(), nil }
+		c.Requeue = func(context.Context, string) (bool, error) { return !begun.Load(), nil }
 		c.Finish = func(_ context.Context, _ string, r protocol.Result) error {
 			finished <- r
 			return nil

@@ -1,8 +1,11 @@
 package dispatch
 
 import (
+	"context"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
@@ -31,6 +34,48 @@ func TestOverdueResultIsAskedFor(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A worker that had no slot put the job at its queue's end: it is there, not lost.
+func TestMovedJobIsNotLost(t *testing.T) {
+	g := startWith(t, func(c *Config) { c.overdueInterval = 30 * time.Millisecond })
+	asked, err := g.NC.SubscribeSync(protocol.ResendSubject("g1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	out := g.do(ctx, t, Job{Kind: protocol.Evaluate})
+	old := g.stored(t, 1, protocol.EvaluateQueue)
+	ack, err := g.JS.PublishMsg(t.Context(), &nats.Msg{Subject: protocol.EvaluateQueue, Header: old.Header, Data: old.Data})
+	if err == nil {
+		err = g.Bus.Jobs.DeleteMsg(t.Context(), old.Sequence)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The gateway asks before it looks, and believes it is gone when it was missed twice.
+	tell := func(sequence uint64) {
+		t.Helper()
+		if _, err := asked.NextMsg(10 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+		id := old.Header.Get(protocol.HeaderJob)
+		if err := g.NC.PublishMsg(&nats.Msg{Subject: old.Header.Get(protocol.HeaderReply), Header: protocol.News{Sequence: sequence}.Header(id)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell(ack.Sequence)
+	for range 4 {
+		tell(old.Sequence) // of another worker, late
+	}
+	select {
+	case o := <-out:
+		t.Fatalf("outcome %+v of a job that is in its queue", o)
+	default:
+	}
+	cancel() // and nobody waits any more
+	<-out
+	g.stored(t, 0, protocol.EvaluateQueue)
 }
 
 // If nobody has it any more, the caller of an evaluate doesn't wait for its

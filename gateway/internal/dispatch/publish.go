@@ -87,7 +87,7 @@ func (d *Dispatcher) await(ctx context.Context, p *pending, ack jetstream.PubAck
 		case <-p.anew:
 			return protocol.Result{}, errQueueAnew
 		case a := <-acked:
-			p.sequence.Store(a.Sequence)
+			p.at(a.Sequence)
 			acked, refused = nil, nil
 		case err := <-refused:
 			if again(p.kind, err) {
@@ -118,7 +118,7 @@ func (d *Dispatcher) abandon(p *pending, ack jetstream.PubAckFuture) (taken bool
 	if p.sequence.Load() == 0 {
 		select {
 		case a := <-ack.Ok():
-			p.sequence.Store(a.Sequence)
+			p.at(a.Sequence)
 		case <-ack.Err():
 		case <-ctx.Done():
 		}

@@ -48,7 +48,7 @@ func TestStrayJob(t *testing.T) {
 		for msg := range batch.Messages() {
 			if meta, err := msg.Metadata(); err == nil && meta.Sequence.Stream == lost.Sequence {
 				if meta.NumDelivered > 1 {
-					g.begun(t, msg)
+					g.tell(t, msg, 1)
 				}
 				msg.Nak()
 			} else {
@@ -87,7 +87,7 @@ func TestStrayJobOfOneWorker(t *testing.T) {
 		}
 		for msg := range batch.Messages() {
 			if meta, err := msg.Metadata(); err == nil && meta.NumDelivered > 1 {
-				g.begun(t, msg)
+				g.tell(t, msg, 1)
 			}
 			msg.Nak()
 		}

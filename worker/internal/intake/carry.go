@@ -36,7 +36,7 @@ func (in *Intake) run(ctx context.Context, f *flight) {
 		f.acked = true
 	}
 	if f.redelivered && !f.job.Kept && f.job.Kind == protocol.Evaluate {
-		in.tellBegun(f.job)
+		in.tell(f.job, protocol.News{Tries: 1})
 	}
 	begun := time.Now()
 	result, err := in.handle(ctx, f)
@@ -65,6 +65,9 @@ func (in *Intake) run(ctx context.Context, f *flight) {
 		log.Error("run job failed", "error", err)
 	default:
 		// Another worker may do better; after MaxDeliver tries the gateway says so.
+		if errors.Is(cause, errStopping) {
+			in.noTry(f, log)
+		}
 		if err := f.msg.Nak(); err != nil {
 			log.Warn("hand back job", "error", err)
 		}
@@ -73,12 +76,26 @@ func (in *Intake) run(ctx context.Context, f *flight) {
 	}
 }
 
-// tellBegun tells a job's gateway that it begins although it was delivered
-// before: deliveries that nobody begins don't count against a job.
-func (in *Intake) tellBegun(job protocol.Job) {
-	news := &nats.Msg{Subject: job.Reply, Header: nats.Header{protocol.HeaderJob: {job.ID}, protocol.HeaderBegun: {"1"}}}
-	if err := in.bus.NC.PublishMsg(news); err != nil {
-		in.cfg.Log.Warn("tell that a job begins", "job", job.ID, "error", err)
+// tell tells a job's gateway news of it.
+func (in *Intake) tell(job protocol.Job, news protocol.News) *nats.Msg {
+	m := &nats.Msg{Subject: job.Reply, Header: news.Header(job.ID)}
+	if err := in.bus.NC.PublishMsg(m); err != nil {
+		in.cfg.Log.Warn("tell news of a job", "job", job.ID, "news", news, "error", err)
+	}
+	return m
+}
+
+// noTry says that a job was begun here and is given back because the worker
+// stops: rolling restarts must not use up what a job has of tries.
+func (in *Intake) noTry(f *flight, log *slog.Logger) {
+	if !f.job.Kept {
+		in.tell(f.job, protocol.News{Tries: -1})
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), giveBackTimeout)
+	defer cancel()
+	if err := in.cfg.Keeper.GiveBack(ctx, f.record); err != nil {
+		log.Warn("kept job given back counts as a try", "error", err)
 	}
 }
 

@@ -26,6 +26,8 @@ type Handler func(ctx context.Context, slot int, job protocol.Job) (protocol.Res
 type Keeper interface {
 	// Begin marks a job as running here, or returns kept.ErrUnwanted.
 	Begin(ctx context.Context, job protocol.Job, worker string, redelivered bool) (kept.Record, error)
+	// GiveBack says that it was not done because the worker stops.
+	GiveBack(ctx context.Context, r kept.Record) error
 	// Finish gives it its answer.
 	Finish(ctx context.Context, r kept.Record, result protocol.Result, ran bool) error
 }
@@ -94,6 +96,9 @@ const (
 	bulkWait = 250 * time.Millisecond
 	// handBackTimeout bounds that.
 	handBackTimeout = 2 * time.Second
+	// giveBackTimeout bounds what is written of a kept job that is given back when
+	// the worker stops.
+	giveBackTimeout = time.Second
 	// cancelMemory is how long a cancellation is remembered for a job that has
 	// not come yet.
 	cancelMemory = 2 * time.Minute
@@ -180,21 +185,23 @@ func (in *Intake) Run(fetchCtx, workCtx context.Context) error {
 	settle := time.NewTimer(time.Hour)
 	defer settle.Stop()
 	stop, killed := fetchCtx.Done(), workCtx.Done()
+	work, end := context.WithCancelCause(context.WithoutCancel(workCtx)) // jobs are told why they end
+	defer end(nil)
 	in.pull()
 	for {
 		select {
 		case m := <-in.messages[own]:
-			in.take(workCtx, m, own)
+			in.take(work, m, own)
 		case m := <-in.messages[shared]:
-			in.take(workCtx, m, shared)
+			in.take(work, m, shared)
 		case m := <-in.messages[bulk]:
-			in.take(workCtx, m, bulk)
+			in.take(work, m, bulk)
 		case f := <-in.done:
-			in.finished(workCtx, f)
+			in.finished(work, f)
 		case answer := <-in.asks:
 			answer <- in.lend()
 		case slot := <-in.returned:
-			in.takeBack(workCtx, slot)
+			in.takeBack(work, slot)
 		case m := <-in.cancels:
 			in.cancelJob(protocol.LastToken(m.Subject))
 		case <-settle.C: // what it was set for is below
@@ -211,11 +218,7 @@ func (in *Intake) Run(fetchCtx, workCtx context.Context) error {
 			in.drain()
 		case <-killed:
 			killed = nil
-			for _, f := range in.flights {
-				if f.cancel != nil {
-					f.cancel(errStopping)
-				}
-			}
+			end(errStopping)
 		}
 		if in.draining && len(in.flights) == 0 {
 			in.unsubscribe()

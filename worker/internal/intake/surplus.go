@@ -53,13 +53,17 @@ func (in *Intake) handBack(now time.Time) {
 		}
 		again.Header.Del(nats.MsgIdHdr) // else it would be taken for a duplicate
 		ctx, cancel := context.WithTimeout(context.Background(), handBackTimeout)
-		_, err := in.bus.JS.PublishMsg(ctx, again)
+		ack, err := in.bus.JS.PublishMsg(ctx, again)
 		cancel()
 		if err != nil {
 			in.cfg.Log.Warn("hand back surplus job", "job", f.job.ID, "error", err)
 			f.msg.Nak()
 		} else {
 			f.msg.Ack()
+			if !f.job.Kept {
+				// Its gateway looks for it in the queue; the news is sent again when asked for.
+				in.sent.add(in.tell(f.job, protocol.News{Sequence: ack.Sequence}), now)
+			}
 		}
 		in.cfg.Metrics.ended(f.job.Kind, "surplus")
 		delete(in.flights, f.job.ID)
