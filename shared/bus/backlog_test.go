@@ -1,6 +1,8 @@
 package bus_test
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -139,6 +141,44 @@ func TestBacklogOfBefore(t *testing.T) {
 		t.Errorf("the version before doesn't get the stream back: %v", err)
 	}
 	holds(11)
+}
+
+// Callers send while the limit is lowered: what was accepted is there afterwards.
+func TestBacklogIsLoweredUnderLoad(t *testing.T) {
+	_, nc := connect(t, embeddednats.Config{})
+	b := ensure(t, nc, bus.Settings{QueueLimit: 100_000})
+	lowered := make(chan struct{})
+	var accepted atomic.Int64
+	var sending sync.WaitGroup
+	begun := make(chan struct{}, 100_000)
+	for range 8 {
+		sending.Go(func() {
+			for {
+				select {
+				case <-lowered:
+					return
+				default:
+				}
+				if _, err := b.JS.Publish(t.Context(), protocol.BacklogSubject("a"), nil); err == nil {
+					accepted.Add(1)
+					begun <- struct{}{}
+				} else if !bus.QueueFull(err) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 100 {
+		<-begun
+	}
+	got := limitsOf(t, ensure(t, nc, bus.Settings{QueueLimit: 10}))
+	close(lowered)
+	sending.Wait()
+	info, err := b.Backlog.Info(t.Context())
+	if err != nil || int64(info.State.Msgs) != accepted.Load() || got.caller > accepted.Load() {
+		t.Errorf("%d jobs are there with a limit of %d, of %d that were accepted: %v", info.State.Msgs, got.caller, accepted.Load(), err)
+	}
 }
 
 // A server with little room sets less aside for the backlog.
