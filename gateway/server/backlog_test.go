@@ -63,9 +63,9 @@ func (c *cluster) waiting(n uint64) {
 	})
 }
 
-// What is more than the bulk queue and the backlog take is refused, and seen by
-// who looks; all that was taken is done.
-func TestBacklogIsFull(t *testing.T) {
+// What is more than the bulk queue and a caller's line take is refused, and seen
+// by who looks; all that was taken is done.
+func TestLineIsFull(t *testing.T) {
 	const limit = 5
 	c := newCluster(t, 1, func(cfg *server.Config) { cfg.QueueLimit = limit })
 	g := c.gateways[0]
@@ -79,7 +79,7 @@ func TestBacklogIsFull(t *testing.T) {
 		g.submitAs("a", "s").want(t, 202, "queued")
 	}
 	full := g.submitAs("a", "s")
-	full.want(t, 429, "The backlog of asynchronous jobs is full: it holds 5 jobs")
+	full.want(t, 429, "5 of your asynchronous jobs wait, the limit for one caller")
 	if s, err := strconv.Atoi(full.header.Get("Retry-After")); err != nil || s < 1 {
 		t.Errorf("Retry-After %q", full.header.Get("Retry-After"))
 	}
@@ -100,6 +100,66 @@ func TestBacklogIsFull(t *testing.T) {
 	}
 	c.queued(protocol.BulkQueue, 0)
 	c.waiting(0)
+}
+
+// One caller fills his line, in number or in bytes, and another's job is taken and
+// done; all together have a limit, too.
+func TestFloodLeavesRoom(t *testing.T) {
+	const limit = 5
+	for _, c := range []struct {
+		name, mine string
+		// body is that of jobs, room how many of them a line takes, and all how many
+		// the backlog does.
+		body, room, all int
+	}{
+		{"jobs", "5 of your asynchronous jobs wait, the limit for one caller", 0, limit, 2*limit + 1},
+		{"bytes", "the limit for one caller is 454545", 200 << 10, 2, 4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newCluster(t, 1, func(cfg *server.Config) {
+				cfg.QueueLimit, cfg.BacklogLimit, cfg.BacklogBytes = limit, 2*limit+1, 1_000_000
+				cfg.MaxBody = 300_000
+			}).gateways[0]
+			submit := func(caller string) answer {
+				t.Helper()
+				body := evaluate("s")
+				body["pad"] = strings.Repeat("x", c.body)
+				return g.with("/evaluate_code", body, "Prefer", "respond-async", "X-API-Key", caller)
+			}
+			w := g.c.worker("w1", func(w *fakeWorker) { w.noQueue = true })
+			for range limit {
+				submit("flood").want(t, 202, "queued")
+			}
+			g.c.queued(protocol.BulkQueue, limit)
+			g.c.waiting(0)
+			for range c.room {
+				submit("flood").want(t, 202, "queued")
+			}
+			for range 3 {
+				submit("flood").want(t, 429, c.mine)
+			}
+			at := submit("other")
+			at.want(t, 202, "queued")
+			for i := range c.all - c.room - 1 {
+				submit(fmt.Sprint("other", i/c.room)).want(t, 202, "queued")
+			}
+			full := submit("last")
+			full.want(t, 429, "The backlog of asynchronous jobs is full")
+			if s, err := strconv.Atoi(full.header.Get("Retry-After")); err != nil || s < 1 {
+				t.Errorf("Retry-After %q", full.header.Get("Retry-After"))
+			}
+			if n := g.value("gradefleet_jobs_ended_total", "outcome", "rejected"); n != 4 {
+				t.Errorf("%v jobs were refused by the metric, want 4", n)
+			}
+			w.leave()
+			w = g.c.worker("w2", nil)
+			for range limit + c.all {
+				within(t, "job", w.jobs)
+			}
+			g.must(g.send(t.Context(), http.MethodGet, at.header.Get("Location")+"?wait=30", "", "X-API-Key", "other")).want(t, 200, `"state":"done"`)
+			g.c.waiting(0)
+		})
+	}
 }
 
 // A gateway that stops hands over to another; nothing that waits is forgotten.

@@ -101,7 +101,7 @@ func (c *cluster) start(change func(*server.Config), dial dialer) *gateway {
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(g.nc.Close)
-	b, err := bus.Ensure(c.t.Context(), g.nc, bus.Settings{QueueLimit: cfg.QueueLimit})
+	b, err := bus.Ensure(c.t.Context(), g.nc, cfg.BusSettings(1))
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -30,7 +30,9 @@ type Config struct {
 
 	JobDeadline  time.Duration `name:"job-deadline" env:"GRADEFLEET_JOB_DEADLINE" default:"300s" help:"How long a caller waits for an evaluate or a run, time in the queue included; then it is cancelled and answered 504. At most 30m. 0: the default."`
 	FileDeadline time.Duration `name:"file-deadline" env:"GRADEFLEET_FILE_DEADLINE" default:"30s" help:"How long a caller waits for a file operation or a fork; then it is answered 504. 0: the default."`
-	QueueLimit   int64         `name:"queue-limit" env:"GRADEFLEET_QUEUE_LIMIT" default:"10000" help:"Jobs that one queue (the shared one, or one worker's own) holds, waiting and running, and asynchronous jobs that wait for their callers' turns; more are answered 429. The gateway that started last sets it for all. 0: the default."`
+	QueueLimit   int64         `name:"queue-limit" env:"GRADEFLEET_QUEUE_LIMIT" default:"10000" help:"Jobs that one queue (the shared one, or one worker's own) holds, waiting and running, and asynchronous jobs of one caller that wait for their turns; more are answered 429. The gateway that started last sets it for all. 0: the default."`
+	BacklogLimit int64         `name:"backlog-limit" env:"GRADEFLEET_BACKLOG_LIMIT" default:"0" help:"Asynchronous jobs of all callers that wait for their turns; more are answered 429. No less than queue-limit, which is that of one caller. The gateway that started last sets it for all. 0: ten times queue-limit."`
+	BacklogBytes int64         `name:"backlog-bytes" env:"GRADEFLEET_BACKLOG_BYTES" default:"1073741824" help:"What these may take up in NATS, bytes; more are answered 429. One caller has the same part of it as of the jobs, a tenth by default. No less than one job may need. Less where NATS has less room. 0: the default."`
 	MaxBody      int64         `name:"max-body" env:"GRADEFLEET_MAX_BODY" default:"8388608" help:"Largest request body, in bytes; larger ones are answered 413. A NATS server that carries less lowers it. 0: the default."`
 
 	AsyncDeadline   time.Duration `name:"async-deadline" env:"GRADEFLEET_ASYNC_DEADLINE" default:"20m" help:"How long an asynchronous job may wait in the queue to be begun; then it is answered 504. At most 30m. 0: the default."`
@@ -101,7 +103,7 @@ func (c Config) WithDefaults() Config {
 	for _, n := range []struct {
 		value *int64
 		usual int64
-	}{{&c.ResultBytes, bus.DefaultKeptBytes}, {&c.BufferBytes, 1 << 30}, {&c.BatchBytes, 64 << 20}} {
+	}{{&c.BacklogBytes, bus.DefaultBacklogBytes}, {&c.ResultBytes, bus.DefaultKeptBytes}, {&c.BufferBytes, 1 << 30}, {&c.BatchBytes, 64 << 20}} {
 		if *n.value == 0 {
 			*n.value = n.usual
 		}
@@ -117,6 +119,14 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
+// backlogLimit is BacklogLimit, or what stands for its zero.
+func (c Config) backlogLimit() int64 {
+	if c.BacklogLimit != 0 {
+		return c.BacklogLimit
+	}
+	return bus.BacklogShares * c.QueueLimit
+}
+
 // burst is CallerBurst, or what stands for its zero.
 func (c Config) burst() int {
 	if c.CallerBurst > 0 {
@@ -128,7 +138,10 @@ func (c Config) burst() int {
 // BusSettings are what the stream and the buckets are made with.
 func (c Config) BusSettings(replicas int) bus.Settings {
 	c = c.WithDefaults()
-	return bus.Settings{QueueLimit: c.QueueLimit, Retention: c.ResultRetention, KeptBytes: c.ResultBytes, Replicas: replicas}
+	return bus.Settings{
+		QueueLimit: c.QueueLimit, BacklogLimit: c.backlogLimit(), BacklogBytes: c.BacklogBytes,
+		Retention: c.ResultRetention, KeptBytes: c.ResultBytes, Replicas: replicas,
+	}
 }
 
 // keys returns the digests of the API keys.
@@ -229,7 +242,7 @@ func (c Config) Validate() error {
 		name  string
 		value int64
 	}{
-		{"result-bytes", c.ResultBytes}, {"buffer-bytes", c.BufferBytes}, {"batch-bytes", c.BatchBytes}, {"waiting-limit", int64(c.WaitingLimit)},
+		{"backlog-bytes", c.BacklogBytes}, {"result-bytes", c.ResultBytes}, {"buffer-bytes", c.BufferBytes}, {"batch-bytes", c.BatchBytes}, {"waiting-limit", int64(c.WaitingLimit)},
 		{"batch-window", int64(c.BatchWindow)}, {"caller-burst", int64(c.CallerBurst)}, {"caller-inflight", int64(c.CallerInflight) + 1},
 	} {
 		if n.value < 0 {
@@ -241,6 +254,12 @@ func (c Config) Validate() error {
 	}
 	if c.QueueLimit < 0 {
 		errs = append(errs, fmt.Errorf("queue-limit is %d: use a number of jobs above 0, or 0 for the default", c.QueueLimit))
+	}
+	if c.backlogLimit() < c.QueueLimit {
+		errs = append(errs, fmt.Errorf("backlog-limit is %d: one caller may have %d (queue-limit), use no less, or 0 for ten times that", c.BacklogLimit, c.QueueLimit))
+	}
+	if least := c.MaxBody + protocol.MessageOverheadBytes; c.BacklogBytes >= 0 && c.BacklogBytes < least {
+		errs = append(errs, fmt.Errorf("backlog-bytes is %d: one job may need %d (max-body %d and headers), use no less", c.BacklogBytes, least, c.MaxBody))
 	}
 	if c.MaxBody < 0 || c.MaxBody > maxMaxBody {
 		errs = append(errs, fmt.Errorf("max-body is %d: use 1 to %d bytes, or 0 for the default", c.MaxBody, maxMaxBody))

@@ -71,6 +71,10 @@ func TestValidate(t *testing.T) {
 		{"negative deadline", Config{JobDeadline: -1}, "job-deadline"},
 		{"deadline beyond the queue", Config{JobDeadline: protocol.JobMaxAge + 1}, "30m"},
 		{"negative limit", Config{QueueLimit: -1}, "queue-limit"},
+		{"backlog for less than one", Config{QueueLimit: 10, BacklogLimit: 9}, "backlog-limit is 9"},
+		{"backlog for one", Config{QueueLimit: 10, BacklogLimit: 10}, ""},
+		{"backlog for no job", Config{MaxBody: 2 << 20, BacklogBytes: 2 << 20}, "backlog-bytes is 2097152: one job may need"},
+		{"negative bytes", Config{BacklogBytes: -1}, "backlog-bytes"},
 		{"body beyond NATS", Config{MaxBody: protocol.MaxMessageBytes}, "max-body"},
 		{"negative drain", Config{DrainTimeout: -time.Second}, "drain-timeout is -1s"},
 	} {

@@ -23,6 +23,7 @@ import (
 	"github.com/gradefleet/gradefleet/gateway/internal/jobs"
 	"github.com/gradefleet/gradefleet/gateway/internal/ownership"
 	"github.com/gradefleet/gradefleet/gateway/internal/queues"
+	"github.com/gradefleet/gradefleet/gateway/internal/rate"
 	"github.com/gradefleet/gradefleet/gateway/internal/roster"
 	"github.com/gradefleet/gradefleet/gateway/internal/routing"
 	"github.com/gradefleet/gradefleet/gateway/internal/webhook"
@@ -112,6 +113,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	records := kept.New(deps.Bus)
 	s.dispatcher, err = dispatch.New(dispatch.Config{
 		NC: deps.Bus.NC, Jobs: deps.Bus.Jobs, Backlog: deps.Bus.Backlog, Gateway: cfg.ID, QueueLimit: cfg.QueueLimit,
+		BacklogLimit: cfg.backlogLimit(), BacklogBytes: deps.Bus.Backlog.CachedInfo().Config.MaxBytes, // NATS may have had less room
 		Finish: func(ctx context.Context, job string, result protocol.Result) error {
 			return records.Finish(ctx, kept.Record{Kept: protocol.Kept{Job: job}}, result, true)
 		},
@@ -140,7 +142,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	windows := newWindows(s.roster.Heartbeats) // the gate has its own
 	s.backlog, err = backlog.New(backlog.Config{
 		Bus: deps.Bus, Gateway: cfg.ID, Records: records, Window: func() int { return windows.of(protocol.BulkQueue) },
-		Log: deps.Log, Registerer: deps.Registerer,
+		Meter: new(rate.Meter), Log: deps.Log, Registerer: deps.Registerer,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.dispatcher.Close())

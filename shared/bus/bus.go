@@ -15,9 +15,14 @@ import (
 // Settings of the stream and buckets.
 type Settings struct {
 	// QueueLimit is how many jobs may wait or run in one queue (the shared one,
-	// or one worker's own), or wait in the backlog, before the gateway answers 429. 0, as workers have
-	// it, keeps what the stream has, and creates it with DefaultQueueLimit.
+	// or one worker's own), or wait in one caller's line of the backlog, before the
+	// gateway answers 429. 0, as workers have it, keeps what the streams have, and
+	// creates them with DefaultQueueLimit.
 	QueueLimit int64
+	// BacklogLimit is how many jobs of all callers may wait in the backlog, 0 for
+	// BacklogShares times QueueLimit; and BacklogBytes what they may take up, bytes,
+	// 0 for DefaultBacklogBytes. Less where the server has less room.
+	BacklogLimit, BacklogBytes int64
 	// Retention is how long the record of a kept job stays after its last
 	// change, and KeptBytes what all of them may take up, bytes; the oldest go
 	// first. 0, as workers have it, keeps what the stream has.
@@ -128,7 +133,6 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 		// each queue is a subject and has the limit for itself.
 		Discard:              jetstream.DiscardNew,
 		DiscardNewPerSubject: true,
-		MaxMsgsPerSubject:    s.QueueLimit,
 		MaxAge:               protocol.JobMaxAge,
 		MaxMsgSize:           protocol.MaxMessageBytes,
 		Replicas:             replicas,
@@ -137,7 +141,11 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 		MaxConsumers:         maxConsumers,
 	}
 	if s.QueueLimit > 0 {
-		b.Jobs, err = js.CreateOrUpdateStream(ctx, stream)
+		err = b.lower(ctx, protocol.JobsStream, s.QueueLimit, func(limit int64) error {
+			stream.MaxMsgsPerSubject = limit
+			b.Jobs, err = js.CreateOrUpdateStream(ctx, stream)
+			return err
+		})
 	} else if b.Jobs, err = js.Stream(ctx, protocol.JobsStream); errors.Is(err, jetstream.ErrStreamNotFound) {
 		stream.MaxMsgsPerSubject = DefaultQueueLimit
 		b.Jobs, err = js.CreateOrUpdateStream(ctx, stream)
@@ -149,9 +157,6 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 		if _, err := b.ensureConsumer(ctx, consumer, queue, 0); err != nil {
 			return nil, err
 		}
-	}
-	if err := b.ensureBacklog(ctx, s.QueueLimit, replicas); err != nil {
-		return nil, err
 	}
 	if err := b.ensureKept(ctx, s, replicas); err != nil {
 		return nil, err
@@ -182,6 +187,10 @@ func ensure(ctx context.Context, nc *nats.Conn, s Settings) (*Bus, error) {
 	if err := b.ensureDurable(ctx, replicas, s.StoreBytes); err != nil {
 		return nil, err
 	}
+	// Last: it makes do with the room that the others leave.
+	if err := b.ensureBacklog(ctx, s, replicas); err != nil {
+		return nil, err
+	}
 	return b, nil
 }
 
@@ -202,10 +211,10 @@ func (b *Bus) ensureKept(ctx context.Context, s Settings, replicas int) (err err
 	}
 	if s.Retention > 0 && s.KeptBytes > 0 {
 		stream.Duplicates = min(2*time.Minute, s.Retention)
-		b.Kept, err = b.createKept(ctx, stream)
+		b.Kept, err = b.createBounded(ctx, stream, leastKeptBytes)
 	} else if b.Kept, err = b.JS.Stream(ctx, protocol.KeptStream); errors.Is(err, jetstream.ErrStreamNotFound) {
 		stream.MaxAge, stream.MaxBytes = DefaultRetention, DefaultKeptBytes
-		b.Kept, err = b.createKept(ctx, stream)
+		b.Kept, err = b.createBounded(ctx, stream, leastKeptBytes)
 	}
 	if err != nil {
 		return fmt.Errorf("create stream %s: %w", protocol.KeptStream, err)
@@ -228,12 +237,12 @@ func (b *Bus) ensureKept(ctx context.Context, s Settings, replicas int) (err err
 // leastKeptBytes is the smallest stream of results that is made, bytes.
 const leastKeptBytes = 16 << 20
 
-// createKept creates the stream of results, smaller than asked for where the
+// createBounded creates or updates a stream, smaller than asked for where the
 // server has no room to set so much aside.
-func (b *Bus) createKept(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
+func (b *Bus) createBounded(ctx context.Context, cfg jetstream.StreamConfig, least int64) (jetstream.Stream, error) {
 	for {
 		s, err := b.JS.CreateOrUpdateStream(ctx, cfg)
-		if err == nil || !StoreFull(err) || cfg.MaxBytes/2 < leastKeptBytes {
+		if err == nil || !StoreFull(err) || cfg.MaxBytes/2 < least {
 			return s, err
 		}
 		cfg.MaxBytes /= 2
@@ -282,16 +291,44 @@ func ensureBucket(ctx context.Context, js jetstream.JetStream, cfg jetstream.Key
 	return kv, nil
 }
 
-// QueueFull reports whether a publish failed because the queue is at its limit.
+// QueueFull reports whether a publish failed because the queue, or its stream, is
+// at its limit; LimitOf says at which.
 func QueueFull(err error) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && api.ErrorCode == errCodeStoreFailed
 }
 
 // errCodeStoreFailed is JetStream's code for a message the stream could not
-// take: at our settings, a queue at MaxMsgsPerSubject. Source: nats-server
+// take: at our settings, it or the subject is at a limit. Source: nats-server
 // server/errors.json, JSStreamStoreFailedF.
 const errCodeStoreFailed = 10077
+
+// Limit is one of a stream.
+type Limit int
+
+// Limits of a stream.
+const (
+	NoLimit      Limit = iota
+	SubjectLimit       // messages of one subject
+	StreamLimit        // messages
+	ByteLimit          // bytes
+)
+
+// LimitOf returns which limit it was that a publish failed for; see QueueFull.
+func LimitOf(err error) Limit {
+	var api *jetstream.APIError
+	if !QueueFull(err) || !errors.As(err, &api) {
+		return NoLimit
+	}
+	// They share a code. Source: nats-server server/store.go.
+	switch api.Description {
+	case "maximum messages per subject exceeded":
+		return SubjectLimit
+	case "maximum bytes exceeded":
+		return ByteLimit
+	}
+	return StreamLimit
+}
 
 // MaxPayload is the largest message, in bytes, that the connected server takes
 // and we send.

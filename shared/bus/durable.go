@@ -81,6 +81,7 @@ var ErrNoMessage = errors.New("no message of that subject")
 
 // Message is a message of a stream.
 type Message struct {
+	Subject  string
 	Sequence uint64
 	Time     time.Time
 	Header   nats.Header
@@ -115,6 +116,7 @@ type getRequest struct {
 type getResponse struct {
 	Error   *jetstream.APIError `json:"error"`
 	Message *struct {
+		Subject  string    `json:"subject"`
 		Sequence uint64    `json:"seq"`
 		Time     time.Time `json:"time"`
 		Header   []byte    `json:"hdrs"`
@@ -143,7 +145,7 @@ func get(ctx context.Context, nc *nats.Conn, stream string, ask getRequest) (m M
 	case r.Message == nil:
 		return m, fmt.Errorf("read message of %s: answer without one", stream)
 	}
-	m = Message{Sequence: r.Message.Sequence, Time: r.Message.Time, Data: r.Message.Data}
+	m = Message{Subject: r.Message.Subject, Sequence: r.Message.Sequence, Time: r.Message.Time, Data: r.Message.Data}
 	if len(r.Message.Header) > 0 {
 		if m.Header, err = nats.DecodeHeadersMsg(r.Message.Header); err != nil {
 			return m, fmt.Errorf("read message of %s: %w", stream, err)

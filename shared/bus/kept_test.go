@@ -30,21 +30,3 @@ func TestResultsFitTheServer(t *testing.T) {
 		t.Errorf("after a worker: %+v %v", b.Kept.CachedInfo().Config, err)
 	}
 }
-
-// A gateway limits the backlog, and a worker leaves it as it is.
-func TestBacklogLimit(t *testing.T) {
-	nc, err := nats.Connect(serve(t, &server.Options{JetStream: true, StoreDir: t.TempDir()}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	for _, c := range []struct{ limit, want int64 }{{0, bus.DefaultQueueLimit}, {10, 10}, {0, 10}, {20, 20}} {
-		b, err := bus.Ensure(t.Context(), nc, bus.Settings{QueueLimit: c.limit})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := b.Backlog.CachedInfo().Config.MaxMsgs; got != c.want {
-			t.Errorf("with a limit of %d the backlog takes %d jobs, want %d", c.limit, got, c.want)
-		}
-	}
-}

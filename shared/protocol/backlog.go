@@ -17,6 +17,9 @@ const (
 	// BacklogFree is where a gateway says that it feeds no longer, so that another
 	// begins at once. Only a hint: the UPKEEP bucket counts.
 	BacklogFree = "gf.feeder.free"
+	// BacklogLine is where the feeder is asked about a caller's line, with a
+	// LineRequest; it replies with a Line.
+	BacklogLine = "gf.feeder.line"
 	// FeederKey is the key of the UPKEEP bucket that names the feeder.
 	FeederKey = "feeder"
 )
@@ -26,4 +29,31 @@ const (
 func BacklogSubject(caller string) string {
 	sum := sha256.Sum256([]byte(caller))
 	return backlogPrefix + hex.EncodeToString(sum[:16])
+}
+
+// LineRequest asks the feeder about a caller's line, or to keep room in it for a
+// job that is about to be stored.
+type LineRequest struct {
+	// Subject is the caller's, see BacklogSubject.
+	Subject string `json:"subject"`
+	// Job is the id of a job of so many Bytes; "" if there is none.
+	Job   string `json:"job,omitempty"`
+	Bytes int64  `json:"bytes,omitempty"`
+}
+
+// Line is what the feeder knows of a caller's line and of the backlog.
+type Line struct {
+	// Refused says that the line has no room for so many bytes.
+	Refused bool `json:"refused,omitempty"`
+	// Jobs and Bytes wait in the line, those that room is kept for included;
+	// MaxJobs and MaxBytes are its limits, 0 for none.
+	Jobs     int64 `json:"jobs"`
+	Bytes    int64 `json:"bytes"`
+	MaxJobs  int64 `json:"max_jobs,omitempty"`
+	MaxBytes int64 `json:"max_bytes,omitempty"`
+	// All is how many jobs wait in the lines of so many Callers.
+	All     int64 `json:"all"`
+	Callers int64 `json:"callers"`
+	// PerSecond is how many jobs had their turn, over the last seconds.
+	PerSecond float64 `json:"per_second"`
 }

@@ -35,8 +35,8 @@ const (
 	// lookInterval is how often the bulk queue itself is looked at while it is
 	// believed to be full: what is said of jobs that ended may be lost.
 	lookInterval = time.Second
-	// idleLooks is at every how many of these intervals the backlog is looked at
-	// while nothing is known to be in it.
+	// idleLooks is at every how many of these intervals the backlog's limits are
+	// looked at, and itself while nothing is known to be in it.
 	idleLooks = 10
 	// opTimeout bounds one question to JetStream: one that came while there was no
 	// leader is never answered, and is to be asked again. publishTimeout bounds one
@@ -62,7 +62,12 @@ type Config struct {
 	}
 	// Window is how many jobs of the backlog may be in the bulk queue, with a
 	// worker or not. It is called by one goroutine at a time.
-	Window     func() int
+	Window func() int
+	// Meter counts the jobs that had their turn.
+	Meter interface {
+		Tick(now time.Time)
+		PerSecond(now time.Time) float64
+	}
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 
@@ -189,7 +194,7 @@ func (f *Feeder) watch(ctx context.Context) error {
 	nc := f.cfg.Bus.NC
 	reconnected := nc.StatusChanged(nats.CONNECTED)
 	defer nc.RemoveStatusListener(reconnected)
-	v := &view{feeder: f, ctx: ctx, sent: map[string]*sent{}, chosen: make(chan *move, maxMoves)}
+	v := &view{feeder: f, ctx: ctx, sent: map[string]*sent{}, waits: map[string]waits{}, rooms: map[string]map[string]room{}, chosen: make(chan *move, maxMoves)}
 	hints, err := nc.Subscribe(protocol.SettledSubject("*"), func(m *nats.Msg) { v.settled(protocol.LastToken(m.Subject)) })
 	if err != nil {
 		return fmt.Errorf("subscribe to ends of jobs: %w", err)
@@ -204,6 +209,14 @@ func (f *Feeder) watch(ctx context.Context) error {
 	if err := v.start(open); err != nil {
 		return err
 	}
+	if err := v.limit(); err != nil {
+		return err
+	}
+	asks, err := nc.Subscribe(protocol.BacklogLine, v.onAsk)
+	if err != nil {
+		return fmt.Errorf("subscribe to questions about the backlog: %w", err)
+	}
+	defer asks.Unsubscribe()
 	consumer, err := f.js.OrderedConsumer(open, protocol.BacklogStream, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverAllPolicy, HeadersOnly: true, InactiveThreshold: viewIdle, MaxResetAttempts: 1,
 	})
@@ -243,12 +256,15 @@ func (v *view) mind(reconnected <-chan nats.Status) error {
 		case <-tick.C:
 		}
 		var err error
+		if n%idleLooks == 0 {
+			err = v.limit()
+		}
 		switch {
 		case v.held():
-			err = v.look()
+			err = errors.Join(err, v.look())
 		case n%idleLooks == 0:
-			var wrong bool
-			if wrong, err = v.misses(); wrong {
+			wrong, missErr := v.misses()
+			if err = errors.Join(err, missErr); wrong {
 				f.cfg.Log.Warn("jobs are in the backlog that the view of it misses; making a new one")
 				return nil
 			}

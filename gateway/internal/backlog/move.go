@@ -168,21 +168,27 @@ func (v *view) end(m *move, outcome string, err error) {
 	if outcome != moved && v.sent[m.job] == m.sent {
 		delete(v.sent, m.job)
 	}
+	again := outcome == failed
 	if outcome == gone && !m.missed {
 		// A server that was frozen or cut off may have said so.
-		m.missed = true
+		m.missed, again = true, true
+	}
+	if again {
 		v.failed = append(v.failed, m.entry)
 	}
 	if outcome == failed {
-		v.failed = append(v.failed, m.entry)
 		v.stopped = v.stopped || !errors.Is(err, nats.ErrMaxPayload) // that is the job's own fault
 	}
 	v.mu.Unlock()
 	if outcome != failed && outcome != gone {
+		f.cfg.Meter.Tick(f.now())
 		v.remove(m)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if !again {
+		v.count(m.entry, -1)
+	}
 	v.moves--
 	v.bytes -= m.bytes
 	v.advance()

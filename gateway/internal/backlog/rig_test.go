@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,6 +74,12 @@ func (g *rig) connect() *bus.Bus {
 	return b
 }
 
+// meter counts turns, and takes no time into account.
+type meter struct{ atomic.Int64 }
+
+func (m *meter) Tick(time.Time)              { m.Add(1) }
+func (m *meter) PerSecond(time.Time) float64 { return float64(m.Load()) }
+
 // running is a feeder that runs, on a connection of its own.
 type running struct {
 	*Feeder
@@ -86,7 +93,7 @@ func (g *rig) feeder(name string, change func(*Config)) *running {
 	g.t.Helper()
 	b := g.connect()
 	cfg := Config{
-		Bus: b, Gateway: name, Records: g.records, Window: func() int { return window },
+		Bus: b, Gateway: name, Records: g.records, Window: func() int { return window }, Meter: new(meter),
 		Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 		lookInterval: never, renewInterval: never, lease: never,
 	}

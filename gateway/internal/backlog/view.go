@@ -41,6 +41,12 @@ type view struct {
 	failed  []*entry
 	stopped bool
 	looked  time.Time // when the last look began
+	limits  limits    // of one caller's line
+	// waits is what is in the backlog of each caller, by subject; all are the jobs.
+	waits map[string]waits
+	all   int64
+	// rooms are kept for jobs that are about to come, by subject and job.
+	rooms map[string]map[string]room
 
 	suspect bool // see misses, which alone uses it
 }
@@ -121,6 +127,7 @@ func (v *view) add(e *entry) {
 		return
 	}
 	v.last = e.sequence
+	v.came(e)
 	v.turns.add(e)
 	v.advance()
 }

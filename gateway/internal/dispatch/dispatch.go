@@ -67,8 +67,6 @@ type Job struct {
 	Lost func() bool
 	// Body is the caller's JSON. It is not used after Do has returned.
 	Body []byte
-
-	stored bool // Store's
 }
 
 // Queue is the subject that the job is published to.
@@ -88,9 +86,11 @@ type Config struct {
 	Jobs, Backlog jetstream.Stream
 	// Gateway is this gateway's id, a token of a subject.
 	Gateway string
-	// QueueLimit is how many jobs a queue or the backlog takes, for an estimate of
-	// how long a full one stays so.
-	QueueLimit int64
+	// QueueLimit is how many jobs a queue, or a caller's line in the backlog, takes,
+	// for an estimate of how long a full one stays so; BacklogLimit and BacklogBytes
+	// are what the backlog takes, 0 for no limit.
+	QueueLimit                 int64
+	BacklogLimit, BacklogBytes int64
 	// Finish gives a kept job the answer that it was given up.
 	Finish func(ctx context.Context, job string, result protocol.Result) error
 	// Requeue makes a kept job that was delivered too often queued again, or

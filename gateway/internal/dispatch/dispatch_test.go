@@ -59,6 +59,7 @@ func startWith(t *testing.T, change func(*Config)) *rig {
 	}
 	cfg := Config{
 		NC: nc, Jobs: g.Bus.Jobs, Backlog: g.Bus.Backlog, Gateway: "g1", QueueLimit: queueLimit,
+		BacklogLimit: bus.BacklogShares * queueLimit, BacklogBytes: bus.DefaultBacklogBytes,
 		Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	}
 	change(&cfg)

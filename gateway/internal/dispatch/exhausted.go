@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/gradefleet/gradefleet/shared/bus"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -74,7 +75,7 @@ func (d *Dispatcher) handle(a advisory) {
 func (d *Dispatcher) giveUp(ctx context.Context, a advisory) error {
 	ctx, cancel := context.WithTimeout(ctx, exhaustedTimeout)
 	defer cancel()
-	msg, err := d.cfg.Jobs.GetMsg(ctx, a.Sequence)
+	msg, err := d.message(ctx, a.Sequence)
 	if err != nil {
 		return fmt.Errorf("read job: %w", err)
 	}
@@ -113,6 +114,20 @@ func (d *Dispatcher) giveUp(ctx context.Context, a advisory) error {
 		return fmt.Errorf("delete job %s: %w", job.ID, err)
 	}
 	return nil
+}
+
+// message returns a message of the stream; jetstream.ErrMsgNotFound if it is gone.
+func (d *Dispatcher) message(ctx context.Context, sequence uint64) (*jetstream.RawStreamMsg, error) {
+	msg, err := d.cfg.Jobs.GetMsg(ctx, sequence)
+	if !errors.Is(err, jetstream.ErrMsgNotFound) {
+		return msg, err
+	}
+	// A replica may not have it yet; the leader has.
+	m, err := bus.At(ctx, d.cfg.NC, protocol.JobsStream, sequence)
+	if errors.Is(err, bus.ErrNoMessage) {
+		return nil, jetstream.ErrMsgNotFound
+	}
+	return &jetstream.RawStreamMsg{Subject: m.Subject, Sequence: m.Sequence, Time: m.Time, Header: m.Header, Data: m.Data}, err
 }
 
 // queueAnew puts a kept job at its queue's end that was not begun each time: it was

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/gradefleet/gradefleet/shared/bus"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -137,4 +139,54 @@ func TestExhaustedKeptJob(t *testing.T) {
 		t.Errorf("%d after %d deliveries, want 500 after %d", r.Status, deliveries, 2*protocol.MaxDeliver)
 	}
 	g.stored(t, 0, protocol.EvaluateQueue)
+}
+
+// behind is a stream as a replica shows it that has nothing yet.
+type behind struct{ jetstream.Stream }
+
+func (behind) GetMsg(context.Context, uint64, ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
+	return nil, jetstream.ErrMsgNotFound
+}
+
+// The replica that was asked doesn't have the job of an advisory yet: it is dealt
+// with all the same. One that the leader doesn't have is left.
+func TestExhaustedJobThatAReplicaLacks(t *testing.T) {
+	begun := true
+	finished := make(chan string, 1)
+	g := startWith(t, func(c *Config) {
+		c.Jobs = behind{c.Jobs}
+		c.Requeue = func(context.Context, string) (bool, error) { return !begun, nil }
+		c.Finish = func(_ context.Context, job string, _ protocol.Result) error {
+			finished <- job
+			return nil
+		}
+	})
+	store := func(id string) advisory {
+		t.Helper()
+		err := g.Store(t.Context(), Job{Kind: protocol.Evaluate, Session: "s1", Body: []byte("{}")}, protocol.Kept{Job: id, Deadline: time.Now().Add(time.Minute)}, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := bus.Last(t.Context(), g.NC, protocol.JobsStream, protocol.EvaluateQueue)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return advisory{Sequence: m.Sequence, Deliveries: protocol.MaxDeliver}
+	}
+	one := store("j1")
+	if err := g.giveUp(t.Context(), one); err != nil || len(finished) != 1 || <-finished != "j1" {
+		t.Fatalf("not given up: %v", err)
+	}
+	if err := g.giveUp(t.Context(), one); !errors.Is(err, jetstream.ErrMsgNotFound) {
+		t.Errorf("error %v for a job that is gone", err)
+	}
+	begun = false
+	two := store("j2")
+	if err := g.giveUp(t.Context(), two); err != nil {
+		t.Fatal(err)
+	}
+	m, err := bus.Last(t.Context(), g.NC, protocol.JobsStream, protocol.EvaluateQueue)
+	if err != nil || m.Header.Get(protocol.HeaderJob) != "j2" || string(m.Data) != "{}" || m.Sequence == two.Sequence {
+		t.Errorf("not queued anew: %+v %v", m, err)
+	}
 }

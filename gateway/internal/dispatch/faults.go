@@ -40,8 +40,6 @@ func (d *Dispatcher) refused(job *Job, err error) error {
 		switch {
 		case job.Worker != "":
 			queue = "The queue of worker " + job.Worker
-		case job.Bulk && job.stored:
-			queue = "The backlog of asynchronous jobs"
 		case job.Bulk:
 			queue = "The bulk queue"
 		}

@@ -36,13 +36,17 @@ func (d *Dispatcher) Store(ctx context.Context, job Job, record protocol.Kept, m
 		ID: record.Job, Kind: job.Kind, RequestID: job.RequestID, Session: job.Session, Epoch: job.Epoch, Kept: true,
 		Reply: protocol.SettledSubject(record.Job), Enqueued: time.Now(), Deadline: record.Deadline,
 	}
-	job.stored = true
-	queue := job.Queue()
-	if queue == protocol.BulkQueue {
-		queue = protocol.BacklogSubject(job.Caller)
-	}
+	queue, refused := job.Queue(), d.refused
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	if queue == protocol.BulkQueue {
+		queue = protocol.BacklogSubject(job.Caller)
+		if err := d.share(ctx, &job, record.Job); err != nil {
+			d.Ended(job.Kind, err)
+			return err
+		}
+		refused = func(job *Job, err error) error { return d.lineFull(ctx, job, err) }
+	}
 	var err error
 	for try := range storeTries {
 		if try > 0 && !pause(ctx, leaderWait) {
@@ -55,7 +59,7 @@ func (d *Dispatcher) Store(ctx context.Context, job Job, record protocol.Kept, m
 			return nil
 		}
 		if bus.QueueFull(err) {
-			err = d.refused(&job, err)
+			err = refused(&job, err)
 			d.Ended(job.Kind, err)
 			return err
 		}

@@ -50,9 +50,13 @@ func (m *Meter) PerSecond(now time.Time) float64 {
 // RetryAfter estimates, in whole seconds from 1 to a minute, when so many jobs
 // will have been worked off at the rate of this gateway's own results.
 func (m *Meter) RetryAfter(now time.Time, jobs float64) int {
-	rate := m.PerSecond(now)
-	if rate == 0 {
+	return RetryAfter(jobs, m.PerSecond(now))
+}
+
+// RetryAfter is the same at a rate that another has measured.
+func RetryAfter(jobs, perSecond float64) int {
+	if perSecond <= 0 {
 		return meterSeconds // nothing has finished for so long
 	}
-	return int(min(max(math.Ceil(jobs/rate), 1), maxRetryAfter))
+	return int(min(max(math.Ceil(jobs/perSecond), 1), maxRetryAfter))
 }
