@@ -200,7 +200,7 @@ func (s *Service) ensure(ctx context.Context, req *Request, bulk bool, wait time
 			// The stream drops the second of two messages, and a later one does
 			// no harm.
 			r.Owner = worker
-			return r, true, s.publish(ctx, job, r)
+			return r, true, s.publishAgain(ctx, job, r)
 		}
 		return r, true, nil
 	}
@@ -224,6 +224,17 @@ func (s *Service) orKnown(ctx context.Context, req *Request, id, digest string, 
 }
 
 var errOtherBody = fault.Unprocessable("The idempotency key was used before with another body; use a new key for a new request")
+
+// publishAgain queues a job that is in its queue most likely. Where it can't be
+// queued it is left as it is: it was accepted, and others wait for it.
+func (s *Service) publishAgain(ctx context.Context, job dispatch.Job, r kept.Record) error {
+	err := s.cfg.Dispatcher.Store(ctx, job, r.Kept, fmt.Sprint(r.Job, ".", r.Attempt))
+	if err != nil && fault.Of(err).Status == http.StatusTooManyRequests {
+		s.cfg.Log.Debug("queue is full for a job that should be in it", "job", r.Job)
+		return nil
+	}
+	return err
+}
 
 // publish queues a recorded job. What can't be queued is ended, so that nobody
 // waits for it.
