@@ -201,6 +201,9 @@ func (s *stage) inflictOne(ctx context.Context, f Fault) error {
 		return nil
 	}
 	defer p.Busy().Unlock()
+	if f.Class == procs.Worker {
+		s.history.WorkerLost()
+	}
 	switch f.Action {
 	case Kill, Disk:
 		p.Kill()

@@ -9,12 +9,13 @@ import (
 
 	"github.com/gradefleet/gradefleet/cli/internal/chaos/history"
 	"github.com/gradefleet/gradefleet/cli/internal/chaos/procs"
+	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
 // counters are the fleet's own, summed over its processes.
 var counters = []string{"gradefleet_redeliveries_total", "gradefleet_session_failovers_total", "gradefleet_duplicate_results_total", "gradefleet_jobs_exhausted_total"}
 
-var outcomes = []history.Outcome{history.OK, history.Missing, history.Refused, history.Unknown, history.Unanswered, history.Fault}
+var outcomes = []history.Outcome{history.OK, history.Missing, history.Refused, history.Unknown, history.Unanswered, history.GivenUp, history.Fault}
 
 // report checks the history and prints what was found; ErrBroken if that is
 // more than nothing.
@@ -45,6 +46,9 @@ func (s *stage) report(faults []Fault, totals *procs.Totals) error {
 	}
 	fmt.Fprintf(s.out, "%d answers, %d verdicts, %d commands and %d sessions checked: %d lost, %d doubled, %d wrong, %d unanswered, %d sessions with two owners\n",
 		r.Answers, r.Verdicts, r.Tokens, r.Sessions, r.Count(history.Lost), r.Count(history.Doubled), r.Count(history.Wrong), r.Count(history.Missed), r.Count(history.TwoOwners))
+	if r.GivenUp > 0 {
+		fmt.Fprintf(s.out, "%d jobs were given up since %d workers that ran them were lost in a row\n", r.GivenUp, protocol.MaxDeliver)
+	}
 	if len(r.Violations) == 0 {
 		return nil
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
 // Class is a kind of violation.
@@ -34,7 +36,9 @@ type Violation struct {
 // Report is what the check found.
 type Report struct {
 	Sessions, Tokens, Verdicts, Answers int
-	Violations                          []Violation
+	// GivenUp is how many jobs were given up for a reason.
+	GivenUp    int
+	Violations []Violation
 }
 
 // Count is how many violations there are of a class.
@@ -61,7 +65,7 @@ func (h *History) Check() *Report {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := &Report{}
-	r.answers(h.ops)
+	r.answers(h.ops, h.lost)
 	r.keys(h.ops)
 	bySession := map[string][]*Op{}
 	var sessions []string
@@ -87,13 +91,27 @@ func (h *History) Check() *Report {
 	return r
 }
 
-// answers checks each operation by itself.
-func (r *Report) answers(ops []*Op) {
+// maxTries is after how many a job may be given up.
+const maxTries = protocol.MaxDeliver
+
+// answers checks each operation by itself; lost is when something was done to a worker.
+func (r *Report) answers(ops []*Op, lost []time.Duration) {
 	for _, o := range ops {
 		switch {
 		case o.Outcome == "" || o.Outcome == Unanswered:
 			r.add(Missed, o.Session, []*Op{o}, "no answer")
 			continue
+		case o.Outcome == GivenUp:
+			r.GivenUp++
+			n := 0
+			for _, at := range lost {
+				if at >= o.Call && at <= o.Return {
+					n++
+				}
+			}
+			if n < maxTries {
+				r.add(Wrong, o.Session, []*Op{o}, "given up when %d workers were in trouble, want %d", n, maxTries)
+			}
 		case o.Outcome == Fault:
 			r.add(Wrong, o.Session, []*Op{o}, "answer %d must not be", o.Status)
 		}

@@ -47,6 +47,9 @@ const (
 	// Unanswered: no answer came within the client's deadline on a connection
 	// that was there all the time.
 	Unanswered Outcome = "unanswered"
+	// GivenUp: workers began it as often as a job may be tried, and were lost each
+	// time. True only if so many were.
+	GivenUp Outcome = "given up"
 	// Fault: an answer that must never come.
 	Fault Outcome = "fault"
 )
@@ -138,6 +141,7 @@ type History struct {
 	ops    []*Op
 	owners []Ownership
 	logs   map[string][]string
+	lost   []time.Duration // see WorkerLost
 }
 
 // New returns an empty history whose clock starts now.
@@ -174,6 +178,14 @@ func (h *History) Owned(o Ownership) {
 	defer h.mu.Unlock()
 	o.At = h.Now()
 	h.owners = append(h.owners, o)
+}
+
+// WorkerLost records that something is about to be done to a worker of which it may
+// lose what it has under way.
+func (h *History) WorkerLost() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lost = append(h.lost, h.Now())
 }
 
 // Log records what a session's log of tokens holds at the end.

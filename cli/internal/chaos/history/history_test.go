@@ -63,6 +63,7 @@ func TestCheck(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		ops    []Op
+		lost   []time.Duration
 		log    []string
 		owners []Ownership
 		want   Class // "" for none
@@ -110,6 +111,10 @@ func TestCheck(t *testing.T) {
 		{name: "missing answer", ops: []Op{{Kind: Evaluate, Want: "passed"}}, want: Missed},
 		{name: "no answer in time", ops: []Op{{Kind: Evaluate, Want: "passed", Outcome: Unanswered}}, want: Missed},
 		{name: "fault", ops: []Op{{Kind: Evaluate, Want: "passed", Outcome: Fault, Status: 500}}, want: Wrong},
+		{name: "given up for a reason", ops: []Op{at(Op{Kind: Evaluate, Want: "passed", Outcome: GivenUp, Status: 500}, 10, 22)},
+			lost: []time.Duration{5 * time.Second, 11 * time.Second, 15 * time.Second, 19 * time.Second}},
+		{name: "given up without one", ops: []Op{at(Op{Kind: Evaluate, Want: "passed", Outcome: GivenUp, Status: 500}, 10, 22)},
+			lost: []time.Duration{5 * time.Second, 11 * time.Second, 15 * time.Second, 23 * time.Second}, want: Wrong},
 		{name: "batch with a result missing", ops: []Op{{Kind: Batch, Want: "0:passed 1:failed", Got: "0:passed", Outcome: OK}}, want: Wrong},
 		{name: "batch with a result twice", ops: []Op{{Kind: Batch, Want: "passed", Got: "passed", Outcome: OK, Answers: 2}}, want: Doubled},
 		{name: "one key, one answer", ops: []Op{write("1", OK), {Kind: Run, Key: "k", Token: "x", Got: "x", Outcome: OK}, {Kind: Run, Key: "k", Token: "x", Got: "x", Outcome: OK}}, log: []string{"x"}},
@@ -124,7 +129,7 @@ func TestCheck(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := story(c.ops...)
-			h.owners = c.owners
+			h.owners, h.lost = c.owners, c.lost
 			h.logs["s"] = c.log
 			r := h.Check()
 			var got []string

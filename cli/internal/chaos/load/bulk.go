@@ -198,7 +198,11 @@ func (c *client) async() {
 			return
 		}
 		if j.State == "done" || j.State == "cancelled" {
-			c.cfg.History.End(whole, history.Fault, func(o *history.Op) { o.Detail += ": " + last })
+			end := outcome(history.Async, &answer{status: j.Status, sent: true, body: j.Result})
+			if end != history.GivenUp {
+				end = history.Fault
+			}
+			c.cfg.History.End(whole, end, func(o *history.Op) { o.Detail += ": " + last })
 			return
 		}
 		if a.status != http.StatusOK {

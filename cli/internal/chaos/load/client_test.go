@@ -39,6 +39,8 @@ func TestOutcome(t *testing.T) {
 		{kind: history.Import, status: 504, want: history.Unanswered},
 		{kind: history.Run, status: 500, detail: "it may have run in part", want: history.Unknown},
 		{kind: history.Evaluate, status: 500, detail: "it may have run in part", want: history.Fault},
+		{kind: history.Evaluate, status: 500, detail: "The job was given up: it was delivered 3 times", want: history.GivenUp},
+		{kind: history.Run, status: 500, detail: "The job was given up: it was delivered 3 times", want: history.Fault},
 		{kind: history.Write, status: 500, want: history.Fault},
 		{kind: history.Write, err: lost, want: history.Refused},
 		{kind: history.Write, err: lost, sent: true, want: history.Unknown},
