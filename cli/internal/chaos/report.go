@@ -9,7 +9,6 @@ import (
 
 	"github.com/gradefleet/gradefleet/cli/internal/chaos/history"
 	"github.com/gradefleet/gradefleet/cli/internal/chaos/procs"
-	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
 // counters are the fleet's own, summed over its processes.
@@ -47,7 +46,7 @@ func (s *stage) report(faults []Fault, totals *procs.Totals) error {
 	fmt.Fprintf(s.out, "%d answers, %d verdicts, %d commands and %d sessions checked: %d lost, %d doubled, %d wrong, %d unanswered, %d sessions with two owners\n",
 		r.Answers, r.Verdicts, r.Tokens, r.Sessions, r.Count(history.Lost), r.Count(history.Doubled), r.Count(history.Wrong), r.Count(history.Missed), r.Count(history.TwoOwners))
 	if r.GivenUp > 0 {
-		fmt.Fprintf(s.out, "%d jobs were given up since %d workers that ran them were lost in a row\n", r.GivenUp, protocol.MaxDeliver)
+		fmt.Fprintf(s.out, "%d jobs were given up since %d workers that ran them were lost in a row\n", r.GivenUp, history.MaxTries)
 	}
 	if len(r.Violations) == 0 {
 		return nil

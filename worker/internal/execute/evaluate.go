@@ -43,9 +43,15 @@ type evaluation struct {
 
 // caseState is one case on its way to a result.
 type caseState struct {
-	verdict.Result
+	// call and expected stay as they are: several slots may read them.
 	call     pyrunner.Case
 	expected verdict.Expected
+	progress
+}
+
+// progress is how far a case is. It is one slot's at a time.
+type progress struct {
+	verdict.Result
 	// done: there is a result. final: it needs no confirmation.
 	done, final bool
 	// answered: the submission gave a value, which has yet to be compared with

@@ -137,8 +137,7 @@ func (s *spread) help(loan *Loan) {
 
 func (s *spread) giveBack(list []int) {
 	for _, i := range list {
-		c := &s.e.cases[i]
-		*c = caseState{call: c.call, expected: c.expected}
+		s.e.cases[i].progress = progress{}
 	}
 	s.mu.Lock()
 	s.back = append(s.back, list...)

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/gradefleet/gradefleet/worker/internal/pyrunner"
 )
 
 // lender lends one slot at a time, and recalls it after a while if that isn't 0.
@@ -104,5 +106,20 @@ func TestCasesSpreadOverFreeSlots(t *testing.T) {
 				t.Errorf("cases ran in %v, want two places", places)
 			}
 		})
+	}
+}
+
+// The evaluation's own slot may be reading what all cases are, to start a process,
+// when a helper gives some back.
+func TestGivingBackLeavesTheCall(t *testing.T) {
+	e := &evaluation{cases: make([]caseState, 1)}
+	s := &spread{e: e}
+	e.cases[0].done = true
+	read := make(chan pyrunner.Case)
+	go func() { read <- e.cases[0].call }()
+	s.giveBack([]int{0})
+	<-read
+	if e.cases[0].done || len(s.back) != 1 {
+		t.Errorf("case %+v of %v", e.cases[0], s.back)
 	}
 }

@@ -32,9 +32,9 @@ func init() {
 	}
 	if err != nil && err != unix.ESRCH {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		unix.Exit(1)
 	}
-	os.Exit(0)
+	unix.Exit(0)
 }
 
 // endTimeout bounds how long the processes beneath a lost fork server may take

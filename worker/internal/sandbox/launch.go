@@ -30,7 +30,7 @@ func init() {
 	runtime.LockOSThread()
 	err := launch(os.Args[1], os.Args[2:])
 	fmt.Fprintf(os.Stderr, "%s: %v\n", launchName, err)
-	os.Exit(126)
+	unix.Exit(126)
 }
 
 // shared is what a launched process puts itself under, as its first argument
@@ -132,12 +132,12 @@ func keep(layers shared, argv []string) error {
 	control := []*os.File{os.NewFile(Control, "control")}
 	err = root.Keep(os.NewFile(requests, "requests"), control, launchName, append([]string{string(policy)}, argv...)...)
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
-		os.Exit(exit.ExitCode()) // it said itself what was wrong
+		unix.Exit(exit.ExitCode()) // it said itself what was wrong
 	}
 	if err != nil {
 		return fmt.Errorf("fork server: %w", err)
 	}
-	os.Exit(0)
+	unix.Exit(0)
 	return nil
 }
 

@@ -35,7 +35,7 @@ func init() {
 	}
 	err := run(os.Args[2] == "true")
 	fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
-	os.Exit(1)
+	unix.Exit(1)
 }
 
 const (
@@ -121,7 +121,7 @@ func (s *server) serve() error {
 		switch {
 		case n == 0:
 			s.sweep()
-			os.Exit(0)
+			unix.Exit(0)
 		case buf[0] == 'F' && rights == len(fds):
 			if err := s.start(fds); err != nil {
 				return err

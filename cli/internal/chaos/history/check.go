@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
-
-	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
 // Class is a kind of violation.
@@ -91,8 +89,8 @@ func (h *History) Check() *Report {
 	return r
 }
 
-// maxTries is after how many a job may be given up.
-const maxTries = protocol.MaxDeliver
+// MaxTries is after how many a job may be given up, as is promised.
+const MaxTries = 3
 
 // answers checks each operation by itself; lost is when something was done to a worker.
 func (r *Report) answers(ops []*Op, lost []time.Duration) {
@@ -109,8 +107,8 @@ func (r *Report) answers(ops []*Op, lost []time.Duration) {
 					n++
 				}
 			}
-			if n < maxTries {
-				r.add(Wrong, o.Session, []*Op{o}, "given up when %d workers were in trouble, want %d", n, maxTries)
+			if n < MaxTries {
+				r.add(Wrong, o.Session, []*Op{o}, "given up when %d workers were in trouble, want %d", n, MaxTries)
 			}
 		case o.Outcome == Fault:
 			r.add(Wrong, o.Session, []*Op{o}, "answer %d must not be", o.Status)

@@ -26,11 +26,13 @@ func init() {
 		return
 	}
 	runtime.LockOSThread()
+	// Not os.Exit: that writes coverage files where it may not, and sleeps for a
+	// second in a binary with the race detector.
 	if err := try(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		unix.Exit(1)
 	}
-	unix.Exit(0) // not os.Exit, which would write coverage files where it may not
+	unix.Exit(0)
 }
 
 // Probe restricts a process of its own, sees what it is refused, and returns

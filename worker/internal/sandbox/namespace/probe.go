@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"runtime"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrUnavailable is in the chain of errors that say that namespaces can't be
@@ -31,9 +33,9 @@ func init() {
 	runtime.LockOSThread()
 	if err := try(os.Args[1]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		unix.Exit(1)
 	}
-	os.Exit(0)
+	unix.Exit(0)
 }
 
 // Probe builds the policy in a process of its own and sees whether it holds. An

@@ -28,9 +28,9 @@ func init() {
 	runtime.LockOSThread()
 	if err := try(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		unix.Exit(1)
 	}
-	os.Exit(0)
+	unix.Exit(0)
 }
 
 // Probe installs the filter in a process of its own and sees what that process
