@@ -10,9 +10,12 @@ import (
 )
 
 const (
-	// lowerMargin is by how much the longest queue must be shorter than its new limit
-	// for that to be set without further ado: no queue grows so much meanwhile.
-	lowerMargin = 1000
+	// lowerMargin is by how many messages the longest queue must be shorter than its
+	// new limit for that to be set without further ado: no queue grows so much in the
+	// some milliseconds from the count to the change.
+	lowerMargin = 500
+	// heldMessages is the limit of messages of a stream that is held.
+	heldMessages = 1
 	// reopenTimeout bounds the attempt to open a stream again that was held.
 	reopenTimeout = 5 * time.Second
 )
@@ -54,7 +57,10 @@ func (b *Bus) lower(ctx context.Context, stream string, limit int64, set func(li
 	// Until the new limit is set nothing more is taken, so that no queue grows while
 	// they are counted. Should this process die, the next that starts opens it.
 	held := before
-	held.Discard, held.MaxMsgs = jetstream.DiscardNew, 1
+	held.Discard, held.MaxMsgs = jetstream.DiscardNew, heldMessages
+	if before.MaxMsgs == heldMessages {
+		before.MaxMsgs = -1 // another process holds it, or died holding it
+	}
 	if _, err = b.JS.UpdateStream(ctx, held); err != nil {
 		return fmt.Errorf("hold stream %s: %w", stream, err)
 	}

@@ -61,7 +61,7 @@ func newFleet(t *testing.T, gateways, workers int, settings ...string) *fleet {
 			t.Fatal(err)
 		}
 		t.Cleanup(nc.Close)
-		b, err := bus.Ensure(context.Background(), nc, bus.Settings{QueueLimit: 1000})
+		b, err := bus.Ensure(context.Background(), nc, bus.Settings{})
 		if err != nil {
 			t.Fatal(err)
 		}
