@@ -21,7 +21,9 @@ type Config struct {
 	Python *interpreter.Interpreter
 	Policy *sandbox.Policy
 	Limits Limits
-	Log    *slog.Logger
+	// KillTimeout is pyrunner's; 0 means its default.
+	KillTimeout time.Duration
+	Log         *slog.Logger
 }
 
 // Limits of jobs: what a case or command gets when it doesn't say, and the

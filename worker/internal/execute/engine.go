@@ -74,6 +74,7 @@ func (e *engine) config() pyrunner.Config {
 		Preload:       e.preload,
 		SandboxSource: sandbox.EnterSource,
 		Limits:        e.cfg.Limits.reported(),
+		KillTimeout:   e.cfg.KillTimeout,
 	}
 	if e.spawner {
 		c.Native = true

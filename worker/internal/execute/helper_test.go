@@ -62,21 +62,28 @@ func newPolicy(t testing.TB, without []sandbox.Layer) *sandbox.Policy {
 // newSlotOf returns another slot of the sandbox, with a user of its own.
 func newSlotOf(t testing.TB, policy *sandbox.Policy, without []sandbox.Layer, change ...func(*Limits)) (*Slot, Place) {
 	t.Helper()
+	return newSlotConfigured(t, policy, without, func(c *Config) {
+		for _, f := range change {
+			f(&c.Limits)
+		}
+	})
+}
+
+func newSlotConfigured(t testing.TB, policy *sandbox.Policy, without []sandbox.Layer, change func(*Config)) (*Slot, Place) {
+	t.Helper()
 	python, err := findPython()
 	if err != nil {
 		t.Skip(err)
 	}
-	limits := DefaultLimits()
-	for _, f := range change {
-		f(&limits)
-	}
+	cfg := Config{Python: python, Policy: policy, Limits: DefaultLimits(), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	change(&cfg)
 	number := testSlots.Add(1)
 	uid := -1
 	if os.Getuid() == 0 && !slices.Contains(without, sandbox.Users) {
 		uid = testUID + int(number) // a user's processes are ended together
 	}
 	at := newPlaceOf(t, uid)
-	s, err := NewSlot(Config{Python: python, Policy: policy, Limits: limits, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}, fmt.Sprintf("test-%d", number), at)
+	s, err := NewSlot(cfg, fmt.Sprintf("test-%d", number), at)
 	if err != nil {
 		t.Fatal(err)
 	}

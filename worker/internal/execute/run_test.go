@@ -125,7 +125,10 @@ func TestForkBombEnds(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs a user for the session, which needs root: the process limit is the user's")
 	}
-	s, at := newSlot(t, func(l *Limits) { l.RunWall = 500 * time.Millisecond })
+	s, at := newSlotConfigured(t, newPolicy(t, nil), nil, func(c *Config) {
+		c.Limits.RunWall = 500 * time.Millisecond
+		c.KillTimeout = 10 * time.Second // the machine may be busy with other tests
+	})
 	for _, bomb := range []string{
 		"b() { b | b & b; }; b",
 		"python3 -c 'import os\nwhile True:\n    try: os.fork()\n    except OSError: pass'",
