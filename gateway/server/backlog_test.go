@@ -148,8 +148,10 @@ func TestFloodLeavesRoom(t *testing.T) {
 			if s, err := strconv.Atoi(full.header.Get("Retry-After")); err != nil || s < 1 {
 				t.Errorf("Retry-After %q", full.header.Get("Retry-After"))
 			}
-			if n := g.value("gradefleet_jobs_ended_total", "outcome", "rejected"); n != 4 {
-				t.Errorf("%v jobs were refused by the metric, want 4", n)
+			for outcome, want := range map[string]float64{"caller_limit": 3, "rejected": 1} {
+				if n := g.value("gradefleet_jobs_ended_total", "outcome", outcome); n != want {
+					t.Errorf("%v jobs ended as %s by the metric, want %v", n, outcome, want)
+				}
 			}
 			w.leave()
 			w = g.c.worker("w2", nil)

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -20,6 +21,9 @@ const lineTimeout = 500 * time.Millisecond
 // fullPart is which part of what is full is to be worked off before it pays to try
 // again: others who wait will have been let in before.
 const fullPart = 10
+
+// errOwnLimit is in the chain of an error that only the caller himself can help.
+var errOwnLimit = errors.New("the caller is at his limit")
 
 // line asks the feeder about the line of a job's caller. If it doesn't answer,
 // which it can't while another gateway takes that over, ok is false.
@@ -58,6 +62,7 @@ func (d *Dispatcher) share(ctx context.Context, job *Job, id string) error {
 		Detail: fmt.Sprintf("Your asynchronous jobs that wait have %d bytes, this one has %d, and the limit for one caller is %d; wait until some of them have begun",
 			l.Bytes, len(job.Body), l.MaxBytes),
 		RetryAfter: afterLine(l, l.Jobs),
+		Cause:      errOwnLimit,
 	}
 }
 
@@ -72,7 +77,7 @@ func (d *Dispatcher) lineFull(ctx context.Context, job *Job, err error) error {
 			limit = l.MaxJobs // another gateway may have set it since
 		}
 		f.Detail = fmt.Sprintf("%d of your asynchronous jobs wait, the limit for one caller; wait until some of them have begun", limit)
-		f.RetryAfter = afterLine(l, limit)
+		f.RetryAfter, f.Cause = afterLine(l, limit), errors.Join(errOwnLimit, err)
 		return f
 	case bus.ByteLimit:
 		f.Detail = fmt.Sprintf("The backlog of asynchronous jobs is full: those of all callers have %d bytes, its limit; try again later", d.cfg.BacklogBytes)

@@ -79,7 +79,8 @@ func TestLineIsFull(t *testing.T) {
 	if f := wantFault(t, err, 429, "it holds 6 jobs of all callers, its limit"); f.RetryAfter != 5 { // 100 of all
 		t.Errorf("Retry-After %d, want 5", f.RetryAfter)
 	}
-	g.wantEnded(t, protocol.Evaluate, rejected, 4)
+	g.wantEnded(t, protocol.Evaluate, callerLimit, 3)
+	g.wantEnded(t, protocol.Evaluate, rejected, 1)
 }
 
 // What is larger than a job's part of the backlog is stored if the line has room
@@ -102,7 +103,7 @@ func TestLargeJobs(t *testing.T) {
 	if r := <-asked; r != (protocol.LineRequest{Subject: protocol.BacklogSubject("a"), Job: id, Bytes: part + 1}) {
 		t.Errorf("asked %+v", r)
 	}
-	g.wantEnded(t, protocol.Evaluate, rejected, 1)
+	g.wantEnded(t, protocol.Evaluate, callerLimit, 1)
 }
 
 // The backlog's bytes are used up.

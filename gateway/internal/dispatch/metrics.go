@@ -15,12 +15,13 @@ import (
 
 // How a job ended, for the caller.
 const (
-	answered    = "answered"    // by a result, whatever its status
-	timeout     = "timeout"     // 504
-	cancelled   = "cancelled"   // the caller went away
-	rejected    = "rejected"    // 429: the queue was full
-	unavailable = "unavailable" // 503
-	failed      = "error"       // anything else
+	answered    = "answered"     // by a result, whatever its status
+	timeout     = "timeout"      // 504
+	cancelled   = "cancelled"    // the caller went away
+	rejected    = "rejected"     // 429: the queue was full
+	callerLimit = "caller_limit" // 429: the caller had as many waiting as he may
+	unavailable = "unavailable"  // 503
+	failed      = "error"        // anything else
 )
 
 type metrics struct {
@@ -57,7 +58,7 @@ func register(reg prometheus.Registerer, jobs, backlog jetstream.Stream) (*metri
 	}
 	for _, kind := range []protocol.Kind{protocol.Evaluate, protocol.Run} {
 		m.published.WithLabelValues(string(kind))
-		for _, outcome := range []string{answered, timeout, cancelled, rejected, unavailable, failed} {
+		for _, outcome := range []string{answered, timeout, cancelled, rejected, callerLimit, unavailable, failed} {
 			m.done.WithLabelValues(string(kind), outcome) // shown as 0 from the start
 		}
 	}
@@ -87,6 +88,9 @@ func (m *metrics) ended(kind protocol.Kind, err error, took time.Duration) {
 			outcome = cancelled
 		case 429:
 			outcome = rejected
+			if errors.Is(err, errOwnLimit) {
+				outcome = callerLimit
+			}
 		case 503:
 			outcome = unavailable
 		}
