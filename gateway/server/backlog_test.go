@@ -83,7 +83,7 @@ func TestLineIsFull(t *testing.T) {
 	if s, err := strconv.Atoi(full.header.Get("Retry-After")); err != nil || s < 1 {
 		t.Errorf("Retry-After %q", full.header.Get("Retry-After"))
 	}
-	if n := g.value("gradefleet_jobs_ended_total", "outcome", "rejected"); n != 1 {
+	if n := g.value("gradefleet_jobs_ended_total", "outcome", "caller_limit"); n != 1 {
 		t.Errorf("%v jobs were refused by the metric, want 1", n)
 	}
 	eventually(t, "the backlog is shown", func() bool {
