@@ -103,7 +103,7 @@ func (n *Node) sessionOf(ctx context.Context, job protocol.Job) (*workcopy.Hold,
 		r = refuse(503, "A worker that owned the session before has not let go of it yet; ask again")
 	default:
 		n.log.Error("session of a job can't be opened", "session", job.Session, "request", job.RequestID, "error", err)
-		r = refuse(503, "The session can't be opened on worker %s; its log has the details", n.id)
+		r = refuse(503, "The session can't be opened on worker %s now, and the %s was not carried out; ask again (its log has the details)", n.id, job.Kind)
 	}
 	return nil, &r, nil
 }
