@@ -48,22 +48,24 @@ def attack():
 		"a session's files are its own", `
 def attack():
     for v in FACTS["victims"]:
-        for d in (v, v + "/work", v + "/work/notes", v + "/home", v + "/tmp"):
+        work = os.path.join(v, "work")
+        for d in (v, work, work + "/notes", v + "/home", v + "/tmp"):
             attempt("list " + d, os.listdir, d)
             attempt("create in " + d, write, d + "/" + TOKEN)
             attempt("rename " + d, os.rename, d, d + "x")
         attempt("list all", os.listdir, os.path.dirname(v))
-        attempt("read", read, v + "/work/notes/secret.txt")
-        attempt("write", write, v + "/work/notes/secret.txt")
-        attempt("link", os.link, v + "/work/notes/secret.txt", TOKEN + "-link")
-        attempt("remove", os.remove, v + "/work/notes/secret.txt")
+        attempt("read", read, work + "/notes/secret.txt")
+        attempt("write", write, work + "/notes/secret.txt")
+        attempt("link", os.link, work + "/notes/secret.txt", TOKEN + "-link")
+        attempt("remove", os.remove, work + "/notes/secret.txt")
 `).stoppedBy(Users, SessionLandlock).tame(),
 
 	script("another session's modes", "enters, opens up, closes and dates directories and files of another session, which Landlock says nothing about",
 		"a session's modes, times and attributes are its own", `
 def attack():
     for v in FACTS["victims"]:
-        for d in (v, v + "/work", v + "/work/notes", v + "/home", v + "/tmp", v + "/work/notes/secret.txt"):
+        work = os.path.join(v, "work")
+        for d in (v, work, work + "/notes", v + "/home", v + "/tmp", work + "/notes/secret.txt"):
             attempt("enter " + d, lambda: os.chdir(d) if os.path.isdir(d) else os.stat(d))
             attempt("open up " + d, os.chmod, d, 0o777)
             attempt("close " + d, os.chmod, d, 0)
@@ -78,7 +80,7 @@ def attack():
 			a.Write(other, "open.txt", secret)
 			a.Command(other, "chmod -R 777 . ; chmod 777 .. ; setfacl -m o:rwx .. . 2>/dev/null; true", nil)
 			a.Write(session, "x", "")
-			r := a.Command(session, "for d in "+strings.Join(a.fleet.sessionDirs(other), " ")+"; do cat $d/work/open.txt; done; echo done", nil)
+			r := a.Command(session, "w=work; for d in "+strings.Join(a.fleet.sessionDirs(other), " ")+"; do cat $d/$w/open.txt; done; echo done", nil)
 			if strings.Contains(r.Stdout, secret) {
 				a.Through("it read %q", r.Stdout)
 			} else if !strings.Contains(r.Stdout, "done") {

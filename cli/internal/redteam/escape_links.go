@@ -2,6 +2,7 @@ package redteam
 
 import (
 	"encoding/json"
+	"path/filepath"
 	"strings"
 )
 
@@ -21,9 +22,10 @@ var links = []Attack{
 			if !strings.Contains(r.Stdout, "made") {
 				a.Broken("%+v", r)
 			}
+			ownWork := filepath.Join("..", "work")
 			for _, path := range []string{"file", "dir/canary", "relative", "secret", "home/canary", "root" + private + "/canary", "proc" + home + "/canary", "root/etc/passwd",
-				"proc/etc/passwd", "cwd/../../../worker-id", "up/home/x", "up/../../../worker-id", "victim/notes/secret.txt", "near/notes/secret.txt", "loop", "a", "d/e/canary", "../work/x", "/etc/passwd", "//etc/passwd", "d/../../../../worker-id"} {
-				if status, body := a.Get(session, path); status == 200 && !strings.HasPrefix(path, "../work") {
+				"proc/etc/passwd", "cwd/../../../worker-id", "up/home/x", "up/../../../worker-id", "victim/notes/secret.txt", "near/notes/secret.txt", "loop", "a", "d/e/canary", ownWork + "/x", "/etc/passwd", "//etc/passwd", "d/../../../../worker-id"} {
+				if status, body := a.Get(session, path); status == 200 && !strings.HasPrefix(path, ownWork) {
 					a.Through("read_file of %s answered %.100s", path, body)
 				} else if status >= 500 {
 					a.Through("read_file of %s answered %d %.200s", path, status, body)

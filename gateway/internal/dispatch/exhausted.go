@@ -57,7 +57,7 @@ func (d *Dispatcher) handle(a advisory) {
 		defer cancel()
 		for {
 			err := d.giveUp(ctx, a)
-			if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
+			if err == nil || errors.Is(err, bus.ErrNoMessage) {
 				return
 			}
 			d.cfg.Log.Error("job that was delivered too often is not answered", "sequence", a.Sequence, "error", err)
@@ -75,7 +75,8 @@ func (d *Dispatcher) handle(a advisory) {
 func (d *Dispatcher) giveUp(ctx context.Context, a advisory) error {
 	ctx, cancel := context.WithTimeout(ctx, exhaustedTimeout)
 	defer cancel()
-	msg, err := d.message(ctx, a.Sequence)
+	// Of the leader: a replica may not have it yet, and nobody is told again.
+	msg, err := bus.At(ctx, d.cfg.NC, protocol.JobsStream, a.Sequence)
 	if err != nil {
 		return fmt.Errorf("read job: %w", err)
 	}
@@ -116,24 +117,10 @@ func (d *Dispatcher) giveUp(ctx context.Context, a advisory) error {
 	return nil
 }
 
-// message returns a message of the stream; jetstream.ErrMsgNotFound if it is gone.
-func (d *Dispatcher) message(ctx context.Context, sequence uint64) (*jetstream.RawStreamMsg, error) {
-	msg, err := d.cfg.Jobs.GetMsg(ctx, sequence)
-	if !errors.Is(err, jetstream.ErrMsgNotFound) {
-		return msg, err
-	}
-	// A replica may not have it yet; the leader has.
-	m, err := bus.At(ctx, d.cfg.NC, protocol.JobsStream, sequence)
-	if errors.Is(err, bus.ErrNoMessage) {
-		return nil, jetstream.ErrMsgNotFound
-	}
-	return &jetstream.RawStreamMsg{Subject: m.Subject, Sequence: m.Sequence, Time: m.Time, Header: m.Header, Data: m.Data}, err
-}
-
 // queueAnew puts a kept job at its queue's end that was not begun each time: it was
 // delivered where its record couldn't be reached, and that was no try. Its record
 // sees to it that it begins once, should both messages be there for a moment.
-func (d *Dispatcher) queueAnew(ctx context.Context, job protocol.Job, msg *jetstream.RawStreamMsg) error {
+func (d *Dispatcher) queueAnew(ctx context.Context, job protocol.Job, msg bus.Message) error {
 	again := &nats.Msg{Subject: msg.Subject, Header: maps.Clone(msg.Header), Data: msg.Data}
 	// Else it would be taken for a duplicate; the same when this is tried again.
 	again.Header.Set(jetstream.MsgIDHeader, fmt.Sprint(job.ID, "-after-", msg.Sequence))

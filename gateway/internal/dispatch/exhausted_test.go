@@ -177,7 +177,7 @@ func TestExhaustedJobThatAReplicaLacks(t *testing.T) {
 	if err := g.giveUp(t.Context(), one); err != nil || len(finished) != 1 || <-finished != "j1" {
 		t.Fatalf("not given up: %v", err)
 	}
-	if err := g.giveUp(t.Context(), one); !errors.Is(err, jetstream.ErrMsgNotFound) {
+	if err := g.giveUp(t.Context(), one); !errors.Is(err, bus.ErrNoMessage) {
 		t.Errorf("error %v for a job that is gone", err)
 	}
 	begun = false

@@ -68,16 +68,16 @@ func TestSessionLayerNarrowsTheSharedOne(t *testing.T) {
 			step         step
 			shared, both string
 		}{
-			{"its own file", step{"readback", a + "/work/file"}, "ok", "ok"},
-			{"rename from work to tmp", step{"rename", a + "/work/file", a + "/tmp/file"}, "ok", "ok"},
-			{"link from tmp to work", step{"link", a + "/tmp/file", a + "/work/file"}, "ok", "ok"},
+			{"its own file", step{"readback", filepath.Join(a, "work", "file")}, "ok", "ok"},
+			{"rename from work to tmp", step{"rename", filepath.Join(a, "work", "file"), a + "/tmp/file"}, "ok", "ok"},
+			{"link from tmp to work", step{"link", a + "/tmp/file", filepath.Join(a, "work", "file")}, "ok", "ok"},
 			{"run sh", step{"exec", "/bin/sh", "-c", "echo ok", "ok"}, "ok", "ok"},
 			{"signal its own child", step{"killchild"}, "ok", "ok"},
 			{"the directory above", step{"list", filepath.Dir(a)}, "ok", "EACCES"},
 			{"the session's top", step{"mkdir", a + "/more"}, "ok", "EACCES"},
-			{"the other's file", step{"read", b + "/work/file"}, "ok", "EACCES"},
-			{"write the other's file", step{"readback", b + "/work/file"}, "ok", "EACCES"},
-			{"rename to the other", step{"rename", a + "/work/file", b + "/work/got"}, "ok", "EACCES"},
+			{"the other's file", step{"read", filepath.Join(b, "work", "file")}, "ok", "EACCES"},
+			{"write the other's file", step{"readback", filepath.Join(b, "work", "file")}, "ok", "EACCES"},
+			{"rename to the other", step{"rename", filepath.Join(a, "work", "file"), filepath.Join(b, "work", "got")}, "ok", "EACCES"},
 			{"what the shared layer refuses", step{"read", elsewhere + "/a/file"}, "EACCES", "EACCES"},
 			{"TCP, which the shared layer refuses", step{"bind"}, "EACCES", "EACCES"},
 		}
@@ -93,8 +93,8 @@ func TestSessionLayerNarrowsTheSharedOne(t *testing.T) {
 			}
 		}
 		o.Rulesets = nil
-		os.Remove(a + "/work/file")
-		os.Rename(a+"/tmp/file", a+"/work/file")
+		os.Remove(filepath.Join(a, "work", "file"))
+		os.Rename(a+"/tmp/file", filepath.Join(a, "work", "file"))
 		for i, got := range carryOut(t, uid, o) {
 			if c := cases[i]; got != c.shared {
 				t.Errorf("%s, shared layer only: %s, want %s", c.name, got, c.shared)
@@ -118,8 +118,8 @@ def child(enter, out):
         return
     server, said = os.getppid(), {}
     for name, do in {
-        "own": lambda: write(own + "/work/new"),
-        "other": lambda: write(other + "/work/new"),
+        "own": lambda: write(os.path.join(own, "work", "new")),
+        "other": lambda: write(os.path.join(other, "work", "new")),
         "kill server": lambda: os.kill(server, 0),
         "read server": lambda: open("/proc/%d/mem" % server, "rb").close(),
         "root": lambda: os.listdir("/"),
