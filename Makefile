@@ -23,7 +23,7 @@ build: ## Build gradefleet, gateway and worker into bin/.
 	$(GO) build -ldflags '$(LDFLAGS)' -o bin/gateway ./gateway/cmd/gateway
 	$(GO) build -ldflags '$(LDFLAGS)' -o bin/worker ./worker/cmd/worker
 
-test: test-go test-python test-readme ## Run every test, with the race detector (under 5 minutes on 2 cores).
+test: test-go test-python test-readme ## Run every test, with the race detector (3 to 4 minutes on 2 cores, 6 if everything is to be compiled).
 
 # Many tests wait most of their time, so more packages run at once than there are
 # cores; the longest begin first.

@@ -39,14 +39,20 @@ func (s *Store) Begin(ctx context.Context, job protocol.Job, worker string, rede
 }
 
 // GiveBack says that a worker that began a job, as r tells, did not finish it
-// because it stops: that was no try. If others changed the record meanwhile
+// because it stops: that was no try, and it is queued again. If others changed the record meanwhile
 // nothing happens.
 func (s *Store) GiveBack(ctx context.Context, r Record) error {
 	r.Tries--
+	r.queued()
 	if _, err := s.Put(ctx, r); err != nil && !errors.Is(err, ErrChanged) {
 		return err
 	}
 	return nil
+}
+
+// queued says that nobody runs the job.
+func (r *Record) queued() {
+	r.State, r.Worker, r.Since, r.Ran = protocol.KeptQueued, "", time.Time{}, false
 }
 
 // Requeue makes a job queued whose deliveries are used up, so that it can begin
@@ -62,7 +68,7 @@ func (s *Store) Requeue(ctx context.Context, job string) (bool, error) {
 		if r.State.Final() || r.State == protocol.KeptRunning && r.Kind == protocol.Run || tries >= protocol.MaxDeliver {
 			return ErrUnwanted
 		}
-		r.State, r.Worker, r.Since, r.Ran = protocol.KeptQueued, "", time.Time{}, false
+		r.queued()
 		return nil
 	})
 	if errors.Is(err, ErrUnwanted) || errors.Is(err, ErrNone) {

@@ -240,6 +240,7 @@ func TestRequeue(t *testing.T) {
 	}{
 		{"never begun", protocol.Evaluate, 0, 0, false, true},
 		{"begun, and lost on its way after that", protocol.Evaluate, protocol.MaxDeliver - 1, 0, false, true},
+		{"begun by a worker that stopped, and lost on its way after that", protocol.Evaluate, 1, 1, false, true},
 		{"begun each time", protocol.Evaluate, protocol.MaxDeliver, 0, false, false},
 		{"begun each time, once by a worker that stopped", protocol.Evaluate, protocol.MaxDeliver, 1, false, true},
 		{"begun by a worker that doesn't count", protocol.Evaluate, 1, 0, true, false},
