@@ -291,13 +291,22 @@ func (g *Group) CPU() (time.Duration, error) {
 
 // write writes a file of the group.
 func (g *Group) write(fd int, s string) error {
-	_, err := unix.Pwrite(fd, append(g.scratch[:0], s...), 0)
-	return err
+	return pwrite(fd, append(g.scratch[:0], s...))
 }
 
 func (g *Group) writeNumber(fd int, n int64) error {
-	_, err := unix.Pwrite(fd, append(strconv.AppendInt(g.scratch[:0], n, 10), '\n'), 0)
-	return err
+	return pwrite(fd, append(strconv.AppendInt(g.scratch[:0], n, 10), '\n'))
+}
+
+// pwrite writes from the beginning, again when a signal interrupted it: a limit
+// of memory has the kernel free what is above, which it leaves with EINTR even
+// for those with SA_RESTART, and Go's scheduler sends such signals.
+func pwrite(fd int, data []byte) error {
+	for {
+		if _, err := unix.Pwrite(fd, data, 0); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // read reads a file of the group; the result is good until the next call.

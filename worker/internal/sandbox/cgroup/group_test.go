@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -202,6 +203,44 @@ say("written"); hear()`)
 	if n, err := g.OOMKills(); n != 0 || err != nil {
 		t.Errorf("%d OOM kills, %v", n, err)
 	}
+}
+
+// Freeing takes the kernel long enough for a signal to come, such as those with
+// which Go's scheduler preempts; it says EINTR then, whatever SA_RESTART says.
+func TestSignalsInterruptNoLimit(t *testing.T) {
+	g := newGroup(t, find(t), "signals")
+	name := filepath.Join(t.TempDir(), "file")
+	m := join(t, g, `
+f = open("`+name+`", "wb")
+for _ in range(128): f.write(bytes(1 << 20))
+f.close()
+say("written"); hear()`)
+	m.hear()
+	if n, err := g.Usage(); err != nil || n < 96*mib {
+		t.Skipf("files are in no page cache here: %d, %v", n, err)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	pid, tid := os.Getpid(), unix.Gettid()
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(100 * time.Microsecond):
+				unix.Tgkill(pid, tid, unix.SIGURG)
+			}
+		}
+	}()
+	for n := int64(112); n >= 24; n -= 8 {
+		if err := g.Limit(n*mib, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	<-ended
 }
 
 // Raising and lowering, and from and to no limit, with v1's two files in order.
