@@ -13,7 +13,7 @@ func (e *evaluation) runAll(lend Lender) error {
 		return err
 	}
 	all := e.todo
-	e.spread = startSpread(e, lend)
+	e.spread = startSpread(e, lend, spreadAfter)
 	_, err := e.runList()
 	back := e.spread.finish()
 	e.spread = nil

@@ -46,10 +46,12 @@ type spread struct {
 	back    []int // cases that a helper gave back
 }
 
-// startSpread has the evaluation helped once it has run for long enough.
-func startSpread(e *evaluation, lend Lender) *spread {
-	s := &spread{e: e, lend: lend, begun: time.Now(), end: len(e.todo), wait: spreadAfter}
-	s.timer = time.AfterFunc(s.wait, s.recruit)
+// startSpread has the evaluation helped once it has run for a while.
+func startSpread(e *evaluation, lend Lender, after time.Duration) *spread {
+	s := &spread{e: e, lend: lend, begun: time.Now(), end: len(e.todo), wait: after}
+	s.mu.Lock() // on a busy machine the timer may fire before it is known here
+	s.timer = time.AfterFunc(after, s.recruit)
+	s.mu.Unlock()
 	return s
 }
 

@@ -143,3 +143,21 @@ func TestGivingBackLeavesTheCall(t *testing.T) {
 		t.Errorf("case %+v of %v", e.cases[0], s.back)
 	}
 }
+
+// The machine may be so busy that it is time for help before anything else was done.
+func TestSpreadThatIsLateAtOnce(t *testing.T) {
+	for range 100 {
+		asked := make(chan struct{}, 1)
+		s := startSpread(&evaluation{todo: make([]int, 8)}, func() *Loan {
+			select {
+			case asked <- struct{}{}:
+			default:
+			}
+			return nil
+		}, 0)
+		<-asked
+		if back := s.finish(); len(back) > 0 {
+			t.Fatalf("nobody helped, and %v were given back", back)
+		}
+	}
+}
