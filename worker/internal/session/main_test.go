@@ -19,8 +19,10 @@ import (
 
 // The tests run as whoever runs them: as root with a pool of user ids, else
 // without. TestAsOrdinaryUser runs them all again without when they run as root.
+// No fleet that other tests start beside these has such ids: a process of theirs
+// would be ended with the fleet's own.
 const (
-	testUIDBase  = 210000
+	testUIDBase  = 830_000
 	testUIDCount = 50
 )
 
