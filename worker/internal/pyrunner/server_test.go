@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gradefleet/gradefleet/worker/internal/pymarshal"
 )
 
@@ -144,6 +146,24 @@ func TestWallClockOfABusyMachine(t *testing.T) {
 				t.Errorf("waited %v, sleeps %s s: never as it should be; the last of %d tries gave %d answers, exit %+v", tt.waited, tt.sleeps, n, len(got), exit)
 				break
 			}
+		}
+	}
+}
+
+// Only who waits at the listener is answered: asking for who doesn't would block.
+func TestListenerIsReadable(t *testing.T) {
+	const listener = 5
+	asked := 0
+	r := run{s: &Server{listener: listener, cfg: Config{Blocked: func(int) string { asked++; return "" }}}, c: &child{channel: -1}}
+	var err error
+	if r.s.poller, err = newPoller(); err != nil {
+		t.Fatal(err)
+	}
+	defer r.s.poller.close()
+	for events, want := range map[uint32]int{unix.EPOLLERR: 0, unix.EPOLLHUP: 0, unix.EPOLLIN: 1, unix.EPOLLIN | unix.EPOLLERR: 1} {
+		asked = 0
+		if r.event(listener, events); asked != want {
+			t.Errorf("events %#x: asked %d times, want %d", events, asked, want)
 		}
 	}
 }
