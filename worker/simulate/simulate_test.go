@@ -66,7 +66,7 @@ func TestWorkers(t *testing.T) {
 			if e != nil && !slices.Contains(keys, e.Key()) {
 				keys = append(keys, e.Key())
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("heartbeats of %v", keys)
 		}
 	}
@@ -85,12 +85,12 @@ func TestWorkers(t *testing.T) {
 			if err := json.Unmarshal(m.Data, &a); err != nil || !strings.HasPrefix(a.Worker, "sim-") || a.Length < 20_000 || a.Wait < 0 {
 				t.Errorf("answer %s: %v", m.Data, err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("no answer")
 		}
 	}
 	header := (&protocol.SessionOp{Session: "s", Epoch: 1}).Header()
-	r, err := nc.RequestMsg(&nats.Msg{Subject: protocol.SessionSubject(keys[0], protocol.OpWrite), Header: nats.Header(header)}, 5*time.Second)
+	r, err := nc.RequestMsg(&nats.Msg{Subject: protocol.SessionSubject(keys[0], protocol.OpWrite), Header: nats.Header(header)}, time.Minute)
 	if err != nil || !strings.Contains(string(r.Data), "true") {
 		t.Errorf("write: %v, %v", r, err)
 	}
