@@ -89,9 +89,9 @@ func TestDrainHandsBack(t *testing.T) {
 	r := newRig(t)
 	cfg := testConfig(t, publicDir(t))
 	cfg.DrainTimeout = 100 * time.Millisecond
-	_, stop := r.start(t, cfg)
+	first, stop := r.start(t, cfg)
 	r.publish(t, protocol.EvaluateQueue, protocol.Evaluate, "s", 0, untilLetGo(1))
-	waitBusy(t, r)
+	until(t, "the job has begun", func() bool { return first.intake.Busy() == 1 })
 	stop() // for the job's end it would wait in vain
 	if n := r.news(t); n.Tries != -1 {
 		t.Errorf("%+v, want that it was no try", n)
