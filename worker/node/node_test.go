@@ -110,7 +110,7 @@ func TestCancelledJob(t *testing.T) {
 	r := newRig(t)
 	n, _ := r.start(t, testConfig(t, publicDir(t)))
 	id := r.publish(t, protocol.EvaluateQueue, protocol.Evaluate, "s", 0, untilLetGo(1))
-	waitBusy(t, r)
+	until(t, "the job has begun", func() bool { return n.intake.Busy() == 1 })
 	if err := r.bus.NC.Publish(protocol.CancelSubject(id), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func TestCommandTakenBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.publish(t, protocol.EvaluateQueue, protocol.Evaluate, "s", 0, untilLetGo(1))
-	waitBusy(t, r)
+	until(t, "the job has begun", func() bool { return n.intake.Busy() == 1 })
 	id := r.publish(t, protocol.WorkerQueue(n.ID()), protocol.Run, "s1", 1, map[string]any{"id": "s1", "cmd": "echo ran > f"})
 	waitPending(t, r, protocol.WorkerConsumer(n.ID()))
 	m, err := r.bus.Jobs.GetLastMsgForSubject(t.Context(), protocol.WorkerQueue(n.ID()))

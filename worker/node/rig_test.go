@@ -217,12 +217,7 @@ func (r *rig) drained(t *testing.T) {
 	})
 }
 
-// waitBusy waits until a job has been delivered.
-func waitBusy(t *testing.T, r *rig) {
-	t.Helper()
-	waitPending(t, r, protocol.EvaluateConsumer)
-}
-
+// waitPending waits until a job has been delivered, which need not have begun.
 func waitPending(t *testing.T, r *rig, consumer string) {
 	t.Helper()
 	c, err := r.bus.Jobs.Consumer(context.Background(), consumer)
