@@ -18,6 +18,7 @@ func TestFreeSlotsHelp(t *testing.T) {
 	if got := r.result(t); got.Job != quick || got.Status != 200 {
 		t.Errorf("first result %s %d, want the quick job's", got.Job, got.Status)
 	}
+	until(t, "the helper's slot is clean again", func() bool { return n.intake.Busy() == 1 })
 	letGo(t, n)
 	if got := r.result(t); got.Job != slow || got.Status != 200 {
 		t.Errorf("second result %s %d %s", got.Job, got.Status, got.Body)
