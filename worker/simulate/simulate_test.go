@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +20,22 @@ import (
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain fails if goroutines are left. Those of the NATS server and client that
+// were just stopped have their time to end.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for deadline := time.Now().Add(time.Minute); code == 0; {
+		err := goleak.Find()
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
 
 // Simulated workers join as real ones do, say how long they slept for a job, and
 // are gone at the end.
