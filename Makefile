@@ -32,7 +32,7 @@ TEST_FIRST := ./cli/internal/fleettest/... ./worker/...
 
 .PHONY: test-go
 test-go: ## Run the Go tests, TEST_PACKAGES (4) packages at a time.
-	$(GO) test -race -timeout 5m -p $(TEST_PACKAGES) $(TEST_FIRST) $(MODULES:%=./%/...)
+	$(GO) test -race -timeout 10m -p $(TEST_PACKAGES) $(TEST_FIRST) $(MODULES:%=./%/...)
 
 test-python: build ## Run the Python client's tests against a fleet started for them.
 	@sh clients/python/test.sh

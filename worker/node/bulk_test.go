@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -24,11 +25,9 @@ func TestInteractiveGoesFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	code := "import time\ndef f(x):\n    time.sleep(x)\n    return x"
-	// One that takes long holds the slot while the others are queued.
-	hold := r.publish(t, protocol.BulkQueue, protocol.Evaluate, "s", 0, evaluateBody(code, "x=1", "1"))
-	for n.intake.Busy() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	// One holds the slot until the others are queued.
+	hold := r.publish(t, protocol.BulkQueue, protocol.Evaluate, "s", 0, untilLetGo(1))
+	until(t, "the slot is busy", func() bool { return n.intake.Busy() == 1 })
 	bulk := map[string]bool{}
 	for range 60 {
 		bulk[r.publish(t, protocol.BulkQueue, protocol.Evaluate, "s", 0, evaluateBody(code, "x=0.005", "0.005"))] = true
@@ -38,6 +37,7 @@ func TestInteractiveGoesFirst(t *testing.T) {
 		first[r.publish(t, protocol.EvaluateQueue, protocol.Evaluate, "s", 0, evaluateBody(code, "x=0.005", "0.005"))] = true
 		first[r.publish(t, protocol.WorkerQueue(n.ID()), protocol.Run, "s1", 1, map[string]any{"id": "s1", "cmd": "true"})] = true
 	}
+	letGo(t, n)
 	if res := r.result(t); res.Job != hold {
 		t.Fatalf("result %d %s, want that of the first", res.Status, res.Body)
 	}
@@ -90,7 +90,7 @@ func (r *rig) again(t *testing.T, queue string, k protocol.Kept, epoch uint64, b
 // ended waits for a kept job's end.
 func (r *rig) ended(t *testing.T, job string) kept.Record {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		k, err := kept.New(r.bus).Get(context.Background(), job)
 		if err != nil {
 			t.Fatal(err)
@@ -177,17 +177,22 @@ func TestKeptEvaluateIsHandedOn(t *testing.T) {
 	cfg := testConfig(t, publicDir(t))
 	cfg.DrainTimeout = 50 * time.Millisecond
 	_, stop := r.start(t, cfg)
-	k := r.keep(t, protocol.BulkQueue, protocol.Evaluate, "s", 0,
-		`{"id":"s","code":"import time\ndef f(x):\n    time.sleep(2)\n    return x","entry_point":"f","io_cases":[{"input":"x=1","output":"1"}]}`)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if e, err := kept.New(r.bus).Get(context.Background(), k.Job); err != nil || time.Now().After(deadline) {
-			t.Fatal(err, e.State)
-		} else if e.State == protocol.KeptRunning {
-			break
-		}
+	body, err := json.Marshal(untilLetGo(1))
+	if err != nil {
+		t.Fatal(err)
 	}
+	k := r.keep(t, protocol.BulkQueue, protocol.Evaluate, "s", 0, string(body))
+	until(t, "the job runs", func() bool {
+		e, err := kept.New(r.bus).Get(context.Background(), k.Job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.State == protocol.KeptRunning
+	})
 	stop()
 	n, _ := r.start(t, testConfig(t, publicDir(t)))
+	until(t, "the other worker has the job", func() bool { return n.intake.Busy() == 1 })
+	letGo(t, n)
 	if e := r.ended(t, k.Job); e.Status != 200 || e.Worker != n.ID() || e.Tries != 1 {
 		t.Errorf("ended with %+v %s, want 200 at the first try", e.Kept, e.Body)
 	}

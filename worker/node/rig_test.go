@@ -3,8 +3,11 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,7 +70,11 @@ func testConfig(t *testing.T, dir string) Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Parse([]string{"--data", dir, "--slots", "2"}); err != nil {
+	// Users of this run's own: the fleets that other tests start beside it end what
+	// is of theirs.
+	const users = 64
+	base := 760_000 + os.Getpid()%1024*users
+	if _, err := p.Parse([]string{"--data", dir, "--slots", "2", "--uid-base", fmt.Sprint(base), "--uid-count", fmt.Sprint(users)}); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -157,8 +164,8 @@ func (r *rig) message(t *testing.T) *nats.Msg {
 	select {
 	case m := <-r.results:
 		return m
-	case <-time.After(30 * time.Second):
-		t.Fatal("no result in 30 s")
+	case <-time.After(patience):
+		t.Fatalf("no result in %v", patience)
 	}
 	panic("unreachable")
 }
@@ -167,43 +174,61 @@ func evaluateBody(code string, in, out string) map[string]any {
 	return map[string]any{"id": "s", "code": code, "entry_point": "f", "io_cases": []map[string]string{{"input": in, "output": out}}}
 }
 
+// untilLetGo is the body of an evaluate whose cases don't answer before letGo.
+func untilLetGo(cases int) map[string]any {
+	body := evaluateBody("import os, time\ndef f(x):\n    while not os.path.exists('go'): time.sleep(0.01)\n    return x", "x=1", "1")
+	body["io_cases"] = slices.Repeat(body["io_cases"].([]map[string]string), cases)
+	body["limits"] = map[string]any{"wall_s": patience.Seconds()}
+	return body
+}
+
+// letGo lets the cases of such evaluates answer that run on a worker now.
+func letGo(t *testing.T, n *Node) {
+	t.Helper()
+	for _, s := range n.slots {
+		if err := os.WriteFile(filepath.Join(s.scratch.WorkDir(), "go"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// patience is how long a test waits for what comes for certain.
+const patience = 30 * time.Second
+
+// until waits for something that nobody tells.
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
 // drained waits until the stream holds no job.
 func (r *rig) drained(t *testing.T) {
 	t.Helper()
-	for range 200 {
+	until(t, "no job is left in the stream", func() bool {
 		info, err := r.bus.Jobs.Info(context.Background())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if info.State.Msgs == 0 {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Error("jobs left in the stream")
+		return info.State.Msgs == 0
+	})
 }
 
-// waitBusy waits until a job has been delivered.
-func waitBusy(t *testing.T, r *rig) {
-	t.Helper()
-	waitPending(t, r, protocol.EvaluateConsumer)
-}
-
+// waitPending waits until a job has been delivered, which need not have begun.
 func waitPending(t *testing.T, r *rig, consumer string) {
 	t.Helper()
 	c, err := r.bus.Jobs.Consumer(context.Background(), consumer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 500 {
+	until(t, "a job is delivered", func() bool {
 		info, err := c.Info(context.Background())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if info.NumAckPending > 0 {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Fatal("job not delivered")
+		return info.NumAckPending > 0
+	})
 }

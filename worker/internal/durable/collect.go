@@ -26,10 +26,12 @@ type Collector struct {
 	// unnamed are the sequences of blobs that no journal named in the last
 	// pass. Used by Collect alone.
 	unnamed map[uint64]struct{}
+	// now is time.Now; tests have others.
+	now func() time.Time
 }
 
 // NewCollector returns a collector whose first pass removes nothing.
-func (s *Store) NewCollector() *Collector { return &Collector{store: s} }
+func (s *Store) NewCollector() *Collector { return &Collector{store: s, now: time.Now} }
 
 // Stored is what a pass over the journals saw of one.
 type Stored struct {
@@ -63,7 +65,7 @@ func (c *Collector) Collect(ctx context.Context) (journals map[string]Stored, re
 		return nil, 0, fmt.Errorf("read journals: %w", err)
 	}
 	unnamed := map[uint64]struct{}{}
-	young := time.Now().Add(-c.store.Grace)
+	young := c.now().Add(-c.store.Grace)
 	err = c.store.eachMessage(ctx, c.store.Bus.Blobs, true, func(m jetstream.Msg, meta *jetstream.MsgMetadata) (bool, error) {
 		if meta.Timestamp.After(young) {
 			return false, nil // so are all that follow

@@ -42,13 +42,17 @@ func TestCollect(t *testing.T) {
 		return e
 	}
 	c := s.NewCollector()
-	pass := func(want int) {
+	// pass makes one as if it were made a grace after a time: however long it
+	// takes, what was stored since is young.
+	pass := func(after time.Time, want int) {
 		t.Helper()
+		c.now = func() time.Time { return after.Add(grace) }
 		if _, removed, err := c.Collect(t.Context()); err != nil || removed != want {
 			t.Errorf("%d removed, %v; want %d", removed, err, want)
 		}
 	}
-	pass(0) // nothing is there at all
+	begun := time.Now()
+	pass(begun, 0) // nothing is there at all
 	kept, dropped, again := put('k'), put('d'), put('a')
 	put('n') // never named
 	j := begin(t, s, "s")
@@ -66,12 +70,13 @@ func TestCollect(t *testing.T) {
 	if err := f.Stage(nil, []string{dropped.Path}).Wait(); err != nil {
 		t.Fatal(err)
 	}
-	pass(0)
-	pass(0) // all are younger than the grace
-	time.Sleep(grace + 50*time.Millisecond)
-	pass(0) // the first time they are seen unnamed
+	pass(begun, 0)
+	pass(begun, 0)                          // all are younger than the grace
+	time.Sleep(grace + 50*time.Millisecond) // so long that it is stored again
+	later := time.Now()
+	pass(later, 0) // the first time they are seen unnamed
 	put('a')
-	pass(1) // 'n'; 'd' is named by changes still, 'a' is young again
+	pass(later, 1) // 'n'; 'd' is named by changes still, 'a' is young again
 	if _, err := s.GetBlob(t.Context(), again.Blobs[0]); err != nil {
 		t.Error(err)
 	}
@@ -84,9 +89,8 @@ func TestCollect(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	time.Sleep(grace + 50*time.Millisecond)
-	pass(0)
-	pass(2) // 'd' and 'a'
+	pass(time.Now(), 0)
+	pass(time.Now(), 2) // 'd' and 'a'
 	if _, err := s.GetBlob(t.Context(), kept.Blobs[0]); err != nil {
 		t.Errorf("what a fork names: %v", err)
 	}

@@ -44,7 +44,7 @@ func runCommand(t testing.TB, s *Slot, at Place, cmd string) runAnswer {
 }
 
 func TestRunCommands(t *testing.T) {
-	s, at := newSlot(t, func(l *Limits) { l.RunWall, l.Output, l.OutputStop = 2*time.Second, 1000, 1<<20 })
+	s, at := newSlot(t, func(l *Limits) { l.Output, l.OutputStop = 1000, 1<<20 })
 	t.Setenv("SECRET_TOKEN", "hunter2")
 	tests := []struct {
 		name, cmd, stdout, stderr string
@@ -76,9 +76,9 @@ func TestRunCommands(t *testing.T) {
 }
 
 func TestRunTimeoutKeepsOutput(t *testing.T) {
-	s, at := newSlot(t, func(l *Limits) { l.RunWall = 1500 * time.Millisecond })
+	s, at := newSlot(t, func(l *Limits) { l.RunWall = 3 * time.Second })
 	r := runCommand(t, s, at, "echo partial; echo oops >&2; sleep 100")
-	if !r.TimedOut || r.Stdout != "partial\n" || !strings.HasPrefix(r.Stderr, "oops\n") || !strings.Contains(r.Stderr, "Timeout: the command was ended after 1.5 s") {
+	if !r.TimedOut || r.Stdout != "partial\n" || !strings.HasPrefix(r.Stderr, "oops\n") || !strings.Contains(r.Stderr, "Timeout: the command was ended after 3 s") {
 		t.Errorf("answer %+v", r)
 	}
 }
@@ -97,7 +97,7 @@ func TestRunOutputIsCut(t *testing.T) {
 
 // A job ends when it has no descendants left, whatever they do to stay.
 func TestNothingIsLeftBehind(t *testing.T) {
-	s, at := newSlot(t, func(l *Limits) { l.RunWall = 5 * time.Second })
+	s, at := newSlot(t)
 	mark := fmt.Sprintf("86400.%d", time.Now().UnixNano()%1e9)
 	tests := []struct{ name, cmd string }{
 		{"background", "sleep " + mark + " & echo ok"},
@@ -109,10 +109,9 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			begun := time.Now()
 			r := runCommand(t, s, at, tt.cmd)
-			if r.Stdout != "ok\n" || r.TimedOut || time.Since(begun) > 4*time.Second {
-				t.Errorf("answer %+v after %v", r, time.Since(begun))
+			if r.Stdout != "ok\n" || r.TimedOut {
+				t.Errorf("answer %+v", r)
 			}
 			if left := processesWith(t, mark); len(left) > 0 {
 				t.Errorf("processes left: %v", left)
@@ -126,15 +125,14 @@ func TestForkBombEnds(t *testing.T) {
 		t.Skip("needs a user for the session, which needs root: the process limit is the user's")
 	}
 	s, at := newSlotConfigured(t, newPolicy(t, nil), nil, func(c *Config) {
-		c.Limits.RunWall = 500 * time.Millisecond
-		c.KillTimeout = 10 * time.Second // the machine may be busy with other tests
+		c.KillTimeout = 30 * time.Second // the machine may be busy with other tests
 	})
 	for _, bomb := range []string{
 		"b() { b | b & b; }; b",
 		"python3 -c 'import os\nwhile True:\n    try: os.fork()\n    except OSError: pass'",
 		"python3 -c 'import os, signal\nfor n in range(1, 65):\n    try: signal.signal(n, signal.SIG_IGN)\n    except (OSError, ValueError): pass\nwhile True:\n    try:\n        if os.fork(): os._exit(0)\n        os.setsid()\n    except OSError: pass'",
 	} {
-		if r := runCommand(t, s, at, bomb); r.ExitCode == nil {
+		if r := runBriefly(t, s, at, bomb); r.ExitCode == nil {
 			t.Errorf("%s: answer %+v", bomb, r)
 		}
 		if r := runCommand(t, s, at, "echo fine"); r.Stdout != "fine\n" {
@@ -147,6 +145,15 @@ func TestForkBombEnds(t *testing.T) {
 	if s.Restarts() > 0 {
 		t.Errorf("the fork server was lost %d times", s.Restarts())
 	}
+}
+
+// runBriefly runs a command that is ended after half a second.
+func runBriefly(t *testing.T, s *Slot, at Place, cmd string) runAnswer {
+	t.Helper()
+	usual := s.cfg.Limits.RunWall
+	defer func() { s.cfg.Limits.RunWall = usual }()
+	s.cfg.Limits.RunWall = 500 * time.Millisecond
+	return runCommand(t, s, at, cmd)
 }
 
 func processesWith(t *testing.T, arg string) (pids []int) {
@@ -205,9 +212,9 @@ func TestKilledForkServer(t *testing.T) {
 }
 
 func TestStoppedForkServer(t *testing.T) {
-	s, at := newSlot(t, func(l *Limits) { l.CaseWall = 1500 * time.Millisecond })
+	s, at := newSlot(t)
 	unix.Kill(s.base.server.Pid(), unix.SIGSTOP)
-	evaluate(t, s, at, "def f(x):\n    while True: pass", nil, "x=1", "1")
+	evaluate(t, s, at, "def f(x):\n    while True: pass", map[string]any{"limits": map[string]any{"wall_s": 1}}, "x=1", "1")
 	if b := evaluate(t, s, at, "def f(x): return x", nil, "x=1", "1"); !b.Passed {
 		t.Errorf("after the loss: %+v", b)
 	}
@@ -223,10 +230,10 @@ func spawnerOf(t testing.TB, s *Slot, at Place) *pyrunner.Server {
 }
 
 func TestLostSpawner(t *testing.T) {
-	s, at := newSlot(t, func(l *Limits) { l.RunWall = time.Second })
+	s, at := newSlot(t)
 	for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGSTOP} {
 		unix.Kill(spawnerOf(t, s, at).Pid(), signal)
-		runCommand(t, s, at, "echo lost") // may come out either way
+		runBriefly(t, s, at, "echo lost") // may come out either way
 		if r := runCommand(t, s, at, "echo fine"); r.Stdout != "fine\n" {
 			t.Errorf("afterwards: %+v", r)
 		}

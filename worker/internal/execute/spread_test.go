@@ -40,8 +40,8 @@ func TestCasesSpreadOverFreeSlots(t *testing.T) {
 	policy := newPolicy(t, nil)
 	s, at := newSlotOf(t, policy, nil)
 	other, there := newSlotOf(t, policy, nil)
-	const slow = "import os, time\ndef f(x):\n    time.sleep(0.02)\n    return os.stat('.').st_ino"
-	const crashes = "import os, time\ndef f(x):\n    time.sleep(0.02)\n    if x % 7 == 0: os._exit(1)\n    return x"
+	const slow = "import os, time\ndef f(x):\n    time.sleep(0.05)\n    return os.stat('.').st_ino"
+	const crashes = "import os, time\ndef f(x):\n    time.sleep(0.05)\n    if x % 7 == 0: os._exit(1)\n    return x"
 	const quick = "def f(x): return x"
 	tests := []struct {
 		name, code string

@@ -41,8 +41,12 @@ const (
 	// lost with it.
 	pullLost = 2*pullHeartbeat + pullHeartbeat/2
 	// settleTime is after how long a pull that has brought nothing counts as one
-	// of an empty queue, if a probe doesn't tell before.
+	// of an empty queue, if no probe is to tell. It is also how often it is looked
+	// whether that is so.
 	settleTime = 5 * time.Millisecond
+	// probeLost is after how long that counts although a probe has no answer: it
+	// may be lost with the consumer's leader. A busy server takes its time.
+	probeLost = time.Second
 )
 
 // newPuller subscribes; messages go to ch.
@@ -102,13 +106,16 @@ func (p *puller) pull(inbox string, r pullRequest) error {
 // and nothing has come. If that isn't known yet it asks: the server answers
 // pulls of a consumer in their order, and a pull that doesn't wait at once.
 func (p *puller) quiet(now time.Time) (bool, error) {
+	waited := now.Sub(p.pulled)
 	switch {
 	case p.asked == 0:
 		return false, nil
-	case p.settled || now.Sub(p.pulled) > settleTime:
+	case p.settled:
 		return true, nil
 	case p.probing:
-		return false, nil
+		return waited > probeLost, nil
+	case waited > settleTime:
+		return true, nil
 	}
 	p.probing = true
 	return false, p.pull(p.probes.Subject, pullRequest{Batch: 1, NoWait: true})

@@ -196,6 +196,11 @@ func (r *run) event(fd int, events uint32) {
 	case r.s.ctl:
 		r.s.drainControl()
 	case r.s.listener:
+		// An error only says that a signal interrupted the kernel when it looked
+		// who waits; where nobody does, an answer would be waited for.
+		if events&unix.EPOLLIN == 0 {
+			return
+		}
 		r.readChannel() // the caller waits, so what it reported before is there
 		if call := r.s.cfg.Blocked(fd); call != "" && r.job.OnBlocked != nil {
 			r.job.OnBlocked(call)

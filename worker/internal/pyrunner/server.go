@@ -54,9 +54,11 @@ type Config struct {
 	KillTimeout time.Duration
 }
 
-// Times after which a fork server that does not answer is given up.
+// Times after which a fork server that does not answer is given up. One that ended
+// is noticed at once; one that imports numpy on a machine with hundreds of
+// processes for two cores was seen to take more than 20 s.
 const (
-	DefaultStartTimeout = 20 * time.Second
+	DefaultStartTimeout = time.Minute
 	DefaultKillTimeout  = 600 * time.Millisecond
 )
 

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gradefleet/gradefleet/worker/internal/pymarshal"
 )
 
@@ -89,7 +91,7 @@ func runCases(t testing.TB, s *Server, source string, wall time.Duration, cases 
 
 func TestCasesInOneProcess(t *testing.T) {
 	s := startServer(t)
-	got, exit := runCases(t, s, "n = 0\ndef f(x):\n    global n\n    n += 1\n    print('hi', x)\n    if x == 2: raise ValueError('two')\n    return [n, x]", 5*time.Second, ints(1, 2, 3))
+	got, exit := runCases(t, s, "n = 0\ndef f(x):\n    global n\n    n += 1\n    print('hi', x)\n    if x == 2: raise ValueError('two')\n    return [n, x]", time.Minute, ints(1, 2, 3))
 	if len(got) != 3 || got[0].kind != FrameValue || got[1].kind != FrameError || got[2].kind != FrameValue {
 		t.Fatalf("frames %+v, exit %+v", got, exit)
 	}
@@ -103,11 +105,16 @@ func TestCasesInOneProcess(t *testing.T) {
 
 func TestWallClockFromOutside(t *testing.T) {
 	s := startServer(t)
-	got, exit := runCases(t, s, "import time\ndef f(x):\n    if x == 2: time.sleep(1000)\n    return x", 1500*time.Millisecond, ints(1, 2, 3))
+	var got []seen
+	var exit Exit
+	// The first case answers in time, if the machine has any for it.
+	for wall := 1500 * time.Millisecond; len(got) == 0 && wall < time.Minute; wall *= 4 {
+		got, exit = runCases(t, s, "import time\ndef f(x):\n    if x == 2: time.sleep(1000)\n    return x", wall, ints(1, 2, 3))
+	}
 	if exit.Ending != EndedWall || len(got) != 1 {
 		t.Fatalf("frames %+v, exit %+v", got, exit)
 	}
-	if got, exit = runCases(t, s, "def f(x): return x", 5*time.Second, ints(7)); len(got) != 1 {
+	if got, exit = runCases(t, s, "def f(x): return x", time.Minute, ints(7)); len(got) != 1 {
 		t.Fatalf("next job: frames %+v, exit %+v", got, exit)
 	}
 }
@@ -118,17 +125,45 @@ func TestWallClockOfABusyMachine(t *testing.T) {
 	waited := time.Duration(0)
 	s := startServer(t, func(c *Config) { c.Delay = func(int) time.Duration { return waited } })
 	for _, tt := range []struct {
-		waited  time.Duration
-		sleeps  string
-		answers int
-	}{{0, "0.8", 1}, {time.Minute, "0.8", 3}, {time.Minute, "1000", 1}} {
+		waited      time.Duration
+		sleeps      string
+		answers     int
+		least, most time.Duration // of what a run that is ended may take
+	}{{0, "1000", 1, wall, 2 * wall}, {time.Minute, "0.75", 2, 0, 4 * wall}, {time.Minute, "1000", 1, 2 * wall, 4 * wall}} {
 		waited = tt.waited
-		got, exit := runCases(t, s, "import time\ndef f(x):\n    if x > 1: time.sleep("+tt.sleeps+")\n    return x", wall, ints(1, 2, 3))
-		if len(got) != tt.answers || (exit.Ending == EndedWall) != (tt.answers == 1) {
-			t.Errorf("waited %v, sleeps %s s: %d answers, exit %+v", tt.waited, tt.sleeps, len(got), exit)
+		// What the limits forbid never happens; what they allow does at times
+		// not happen either, when the machine is busy with something else.
+		const tries = 20
+		for n := 1; ; n++ {
+			got, exit := runCases(t, s, "import time\ndef f(x):\n    if x > 1: time.sleep("+tt.sleeps+")\n    return x", wall, ints(1, 2))
+			if len(got) > tt.answers || exit.Wall < tt.least {
+				t.Errorf("waited %v, sleeps %s s: %d answers, exit %+v", tt.waited, tt.sleeps, len(got), exit)
+			}
+			if len(got) == tt.answers && exit.Wall <= tt.most && (exit.Ending == EndedWall) == (tt.answers == 1) {
+				break
+			}
+			if n == tries {
+				t.Errorf("waited %v, sleeps %s s: never as it should be; the last of %d tries gave %d answers, exit %+v", tt.waited, tt.sleeps, n, len(got), exit)
+				break
+			}
 		}
-		if exit.Wall > 4*wall {
-			t.Errorf("waited %v, sleeps %s s: ended after %v", tt.waited, tt.sleeps, exit.Wall)
+	}
+}
+
+// Only who waits at the listener is answered: asking for who doesn't would block.
+func TestListenerIsReadable(t *testing.T) {
+	const listener = 5
+	asked := 0
+	r := run{s: &Server{listener: listener, cfg: Config{Blocked: func(int) string { asked++; return "" }}}, c: &child{channel: -1}}
+	var err error
+	if r.s.poller, err = newPoller(); err != nil {
+		t.Fatal(err)
+	}
+	defer r.s.poller.close()
+	for events, want := range map[uint32]int{unix.EPOLLERR: 0, unix.EPOLLHUP: 0, unix.EPOLLIN: 1, unix.EPOLLIN | unix.EPOLLERR: 1} {
+		asked = 0
+		if r.event(listener, events); asked != want {
+			t.Errorf("events %#x: asked %d times, want %d", events, asked, want)
 		}
 	}
 }

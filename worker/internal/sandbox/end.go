@@ -38,8 +38,9 @@ func init() {
 }
 
 // endTimeout bounds how long the processes beneath a lost fork server may take
-// to die.
-const endTimeout = 2 * time.Second
+// to die. They do for certain, but on a busy machine not soon; those not collected
+// by then would count against their user's limit of processes for good.
+const endTimeout = 20 * time.Second
 
 // EndUser ends what a lost fork server may have left of the session's user:
 // orphans that it can't look after any more. Nothing else runs as that user but

@@ -216,7 +216,7 @@ func TestEnter(t *testing.T) {
 		t.Errorf("the error doesn't name the step: %s", got)
 	}
 	if os.Getuid() == 0 {
-		if got := enter(t, `(219007, 219008, "/", (), {}, None)`, "    print(os.getresuid(), os.getresgid(), os.getgroups())"); got != "(219007, 219007, 219007) (219008, 219008, 219008) []" {
+		if got := enter(t, `(750007, 750008, "/", (), {}, None)`, "    print(os.getresuid(), os.getresgid(), os.getgroups())"); got != "(750007, 750007, 750007) (750008, 750008, 750008) []" {
 			t.Errorf("inside: %s", got)
 		}
 	}

@@ -19,8 +19,10 @@ import (
 
 // The tests run as whoever runs them: as root with a pool of user ids, else
 // without. TestAsOrdinaryUser runs them all again without when they run as root.
+// No fleet that other tests start beside these has such ids: a process of theirs
+// would be ended with the fleet's own.
 const (
-	testUIDBase  = 210000
+	testUIDBase  = 830_000
 	testUIDCount = 50
 )
 
@@ -93,7 +95,7 @@ func TestAsOrdinaryUser(t *testing.T) {
 	tmp := reachable(t)
 	ok(t, os.Chown(tmp, nobody, nobody))
 	// By way of /proc: the binary lies in a directory that only root can enter.
-	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.timeout=120s")
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.timeout=4m")
 	cmd.Dir = tmp
 	cmd.Env = append(os.Environ(), roleVar+"="+roleUser, "TMPDIR="+tmp, "HOME="+tmp)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
@@ -216,10 +218,14 @@ func as(t *testing.T, p interface{ UID() int }, fn func() error) {
 	ok(t, asUser(p.UID(), fn))
 }
 
+// patience is how long something may take that doesn't wait for anything, on a
+// machine that others use.
+const patience = 2 * time.Minute
+
 // within ends the tests if fn takes so long that it must be stuck.
 func within(t *testing.T, what string, fn func()) {
 	t.Helper()
-	watchdog := time.AfterFunc(20*time.Second, func() { panic(t.Name() + ": " + what + " blocks") })
+	watchdog := time.AfterFunc(patience, func() { panic(t.Name() + ": " + what + " blocks") })
 	defer watchdog.Stop()
 	fn()
 }

@@ -35,7 +35,7 @@ func swapUntil(t *testing.T, s *Session, a, b string, fn func() error) {
 	defer wg.Wait()
 	defer close(stop)
 	var went, refused int
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience / 2)
 	for runs := 0; runs < 1500 || went == 0 || refused == 0; runs++ {
 		err := fn()
 		if err == nil {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -62,6 +63,7 @@ func TestBrokenSessions(t *testing.T) {
 			return os.WriteFile(dir+"/meta.json", bytes.Replace(data, []byte(old), []byte(new), 1), 0o600)
 		}
 	}
+	user := func(n int) string { return fmt.Sprintf(`"uid":%d`, testUIDBase+n) }
 	for _, c := range []struct {
 		name   string
 		damage func(dir string) error
@@ -93,9 +95,9 @@ func TestBrokenSessions(t *testing.T) {
 			os.RemoveAll(dir + "/work")
 			return os.Symlink("/", dir+"/work")
 		}, false},
-		{"outside of the pool", edit(`"uid":210001`, `"uid":0`), true},
-		{"user of another session", edit(`"uid":210001`, `"uid":210000`), true},
-		{"no user", edit(`"uid":210001`, `"uid":-1`), true},
+		{"outside of the pool", edit(user(1), `"uid":0`), true},
+		{"user of another session", edit(user(1), user(0)), true},
+		{"no user", edit(user(1), `"uid":-1`), true},
 		{"work of another user", func(dir string) error { return os.Chown(dir+"/work", 0, 0) }, true},
 	} {
 		if c.pooled && os.Geteuid() != 0 {

@@ -3,6 +3,9 @@ package spawner
 import (
 	"bytes"
 	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -113,29 +116,38 @@ func texts(list []*byte) string {
 	return strings.Join(all, "|")
 }
 
-// A message may come in parts, and bring a descriptor with the first.
+// A message may come in parts, and bring a descriptor with the first. The rest is
+// written by another process: receiving keeps a processor without the Go
+// runtime's knowledge, so that a goroutine might never get to write, be it for
+// want of one or because the runtime waits for all of them to stop.
 func TestReceiveJob(t *testing.T) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(pair[1])
+	theirs := os.NewFile(uintptr(pair[1]), "channel")
+	defer theirs.Close()
 	s := &server{message: make([]byte, usualMessage), channel: pair[0]}
 	long := bytes.Repeat([]byte("long "), 20_000)
 	for _, want := range [][]byte{[]byte("short"), long, []byte("again")} {
 		whole := append(binary.LittleEndian.AppendUint32(nil, uint32(len(want))), want...)
-		go func() {
-			unix.Sendmsg(pair[1], whole[:2], unix.UnixRights(0), nil, 0)
-			for rest := whole[2:]; len(rest) > 0; {
-				n, err := unix.Write(pair[1], rest)
-				if err != nil {
-					return
-				}
-				rest = rest[n:]
-			}
-		}()
+		if err := unix.Sendmsg(pair[1], whole[:2], unix.UnixRights(0), nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		rest := filepath.Join(t.TempDir(), "rest")
+		if err := os.WriteFile(rest, whole[2:], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		writer := exec.Command("cat", rest)
+		writer.Stdout = theirs // a file: there is no goroutine that copies
+		if err := writer.Start(); err != nil {
+			t.Fatal(err)
+		}
 		s.plan.ruleset = -1
 		got, err := s.receiveJob()
+		if err := writer.Wait(); err != nil {
+			t.Fatal(err)
+		}
 		if err != nil || !bytes.Equal(got, want) || s.plan.ruleset < 0 {
 			t.Fatalf("received %d bytes with descriptor %d, error %v; want %d", len(got), s.plan.ruleset, err, len(want))
 		}

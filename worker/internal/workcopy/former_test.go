@@ -29,8 +29,9 @@ func (w *worker) waits(then func(waited time.Duration)) *atomic.Int64 {
 	return waited
 }
 
-// neverWaits fails the test if the worker waits.
+// neverWaits fails the test if the worker waits, but for an answer.
 func (w *worker) neverWaits() {
+	w.askTimeout = releaseTimeout
 	w.pause = func(ctx context.Context, _ time.Duration) error {
 		w.t.Error("waited")
 		return pause(ctx, lookPause)

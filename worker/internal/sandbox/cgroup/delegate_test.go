@@ -208,7 +208,7 @@ func TestV2KillAndCPU(t *testing.T) {
 			m := join(t, g, `
 import resource
 resource.setrlimit(resource.RLIMIT_NPROC, (100, 100))
-os.setresuid(`+fmt.Sprint(211000+os.Getpid()%2000*10)+`, -1, -1)
+os.setresuid(`+fmt.Sprint(670_000+os.Getpid()%4096)+`, -1, -1)
 for _ in range(50):
     if os.fork() == 0: signal.pause()
 say("ready")

@@ -22,7 +22,7 @@ func TestKillEndsAForkBomb(t *testing.T) {
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for s in (1, 2, 15): signal.signal(s, signal.SIG_IGN)
 say("begins")
-end = time.monotonic() + 30  # whatever becomes of the test
+end = time.monotonic() + 120  # whatever becomes of the test
 while time.monotonic() < end:
     try:
         if os.fork() == 0:
@@ -31,7 +31,7 @@ while time.monotonic() < end:
     except OSError: pass
 `)
 			m.hear()
-			for deadline := time.Now().Add(20 * time.Second); ; {
+			for deadline := time.Now().Add(time.Minute); ; {
 				if pids, err := members(g.dirs[0]); err != nil {
 					t.Fatal(err)
 				} else if len(pids) > limit*8/10 {

@@ -46,6 +46,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// patience is how long something may take that comes for certain, on a machine
+// that others use.
+const patience = time.Minute
+
 // python is the interpreter itself, not a script that starts it.
 var python = sync.OnceValues(func() (string, error) {
 	out, err := exec.Command("python3", "-I", "-S", "-c", "import sys; print(sys.executable)").Output()
@@ -132,7 +136,7 @@ func plant(t testing.TB, program string) *tree {
 	}
 	tr := &tree{t: t, cmd: cmd, pid: cmd.Process.Pid, dir: dir, pipe: out.(*os.File), out: bufio.NewScanner(out), in: w}
 	t.Cleanup(func() {
-		End(tr.pid, 10*time.Second)
+		End(tr.pid, patience)
 		tr.wait()
 		w.Close()
 	})
@@ -168,13 +172,14 @@ func (tr *tree) goOn() {
 }
 
 // user is a user id of this run's own: what a broken test leaves behind counts
-// against its user's limit.
+// against its user's limit, and other packages' tests, which run at the same
+// time, end all that is of their users.
 func user(t testing.TB, n int) int {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root")
 	}
-	return 210000 + os.Getpid()%2000*10 + n
+	return 600_000 + os.Getpid()%4096*16 + n
 }
 
 // living counts the living processes of a user.

@@ -136,7 +136,7 @@ func waitForHeadless(t *testing.T, tr *tree) {
 	t.Helper()
 	tr.hears(1)
 	r := readers.New().(*reader)
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		if _, procs, err := r.walk(tr.pid); err == nil && len(procs) == 1 && procs[0].headless() {
 			return
 		}

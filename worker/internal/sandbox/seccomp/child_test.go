@@ -27,6 +27,8 @@ type order struct {
 	Unfiltered bool
 	// KeepPrivileges leaves no_new_privs out.
 	KeepPrivileges bool
+	// Listen has the filter tell, and says the listener's descriptor first.
+	Listen bool
 	// Times is how often the filter is installed, 0 as 1.
 	Times int
 	// Threads are started before the filter. The calls are made on each.
@@ -76,7 +78,16 @@ func (o order) run() error {
 			return err
 		}
 	}
-	if !o.Unfiltered {
+	if o.Listen {
+		fd, err := o.Policy.InstallListener()
+		if err == nil {
+			_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0) // it stays open in the program
+		}
+		if err != nil {
+			return err
+		}
+		fmt.Println(fd)
+	} else if !o.Unfiltered {
 		for range max(1, o.Times) {
 			if err := o.Policy.Install(); err != nil {
 				return err

@@ -52,23 +52,28 @@ type reply struct {
 
 // Refuse answers one call that waits at a listener's descriptor with EPERM, and
 // returns its name. ok is false if none waits any more, since who made it is
-// gone. The descriptor is readable when one waits; if none does and it is
-// blocking, Refuse waits.
+// gone. The descriptor is readable when one waits; if none does, Refuse waits,
+// also where the descriptor is not to block. An error that a poll tells of is none
+// of the descriptor's: a signal interrupted the kernel when it looked.
 func Refuse(fd int) (call string, ok bool) {
 	var n notice
-	for {
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n)))
-		if errno == unix.EINTR {
-			continue
-		}
-		if errno != 0 {
-			return "", false
-		}
-		break
+	if errno := notification(fd, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n)); errno != 0 {
+		return "", false
 	}
 	r := reply{id: n.id, errno: -int32(unix.EPERM)}
-	unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&r))) // ENOENT: it was killed meanwhile
+	notification(fd, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) // ENOENT: it was killed meanwhile
 	return nameOf(int(n.number)), true
+}
+
+// notification receives or sends one, again when a signal interrupted it: the
+// kernel does so while another thread's is being made, with SA_RESTART or not,
+// and Go's scheduler sends such signals. Without its answer a call waits for ever.
+func notification(fd int, request uintptr, arg unsafe.Pointer) unix.Errno {
+	for {
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg)); errno != unix.EINTR {
+			return errno
+		}
+	}
 }
 
 func nameOf(number int) string {

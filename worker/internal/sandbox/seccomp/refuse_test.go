@@ -236,9 +236,9 @@ func TestInstall(t *testing.T) {
 			o := order{Exec: []string{python, "-c", `
 import ctypes, os, resource
 os.setsid() if os.getsid(0) != os.getpid() else None
-if os.getuid() == 0: os.setgroups([]); os.setresgid(219008, 219008, 219008)
+if os.getuid() == 0: os.setgroups([]); os.setresgid(750018, 750018, 750018)
 resource.setrlimit(resource.RLIMIT_NPROC, (99, 99))
-if os.getuid() == 0: os.setresuid(219007, 219007, 219007)
+if os.getuid() == 0: os.setresuid(750017, 750017, 750017)
 syscall = ctypes.CDLL(None, use_errno=True).syscall
 print(os.getresuid(), os.getresgid(), os.getgroups(), resource.getrlimit(resource.RLIMIT_NPROC))
 print("landlock", syscall(444, None, 0, 1), ctypes.get_errno())
