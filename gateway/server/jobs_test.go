@@ -116,9 +116,7 @@ func TestQueueFull(t *testing.T) {
 	if s, err := strconv.Atoi(a.header.Get("Retry-After")); err != nil || s < 1 {
 		t.Errorf("Retry-After %q, want whole seconds", a.header.Get("Retry-After"))
 	}
-	if n := g.value("gradefleet_queue_depth", "queue", "evaluate"); n != 2 {
-		t.Errorf("gradefleet_queue_depth is %v, want 2", n)
-	}
+	eventually(t, "the queue's depth is shown", func() bool { return g.value("gradefleet_queue_depth", "queue", "evaluate") == 2 })
 	if n := g.value("gradefleet_jobs_ended_total", "outcome", "rejected"); n != 1 {
 		t.Errorf("%v jobs counted as rejected, want 1", n)
 	}
