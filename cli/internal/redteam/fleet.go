@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gradefleet/gradefleet/cli/internal/freeport"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -100,11 +101,11 @@ func (f *Fleet) start(ctx context.Context, cfg Config) error {
 	if err := os.Chmod(f.dir, 0o711); err != nil {
 		return err
 	}
-	port, err := freePort()
+	ports, err := freeport.Find(1)
 	if err != nil {
 		return err
 	}
-	f.nats = net.JoinHostPort("127.0.0.1", port)
+	f.nats = freeport.Address(ports[0])
 	password := random(16)
 	env := []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "DATA=" + f.Data,
@@ -343,14 +344,4 @@ func random(bytes int) string {
 	b := make([]byte, bytes)
 	rand.Read(b)
 	return hex.EncodeToString(b)
-}
-
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
 }
