@@ -82,8 +82,15 @@ func Start(cfg Config, log *slog.Logger) (*Server, error) {
 	return &Server{s}, nil
 }
 
-// Option makes nats.Connect talk to this server without a socket.
-func (s *Server) Option() nats.Option { return nats.InProcessServer(s.s) }
+// Option makes nats.Connect talk to this server without a socket. A server in the
+// same process is there: who waits for it longer than two seconds, the client's
+// default, waits for a busy machine.
+func (s *Server) Option() nats.Option {
+	return func(o *nats.Options) error {
+		o.Timeout = startTimeout
+		return nats.InProcessServer(s.s)(o)
+	}
+}
 
 // Addr is the address it listens on, or "" if it doesn't.
 func (s *Server) Addr() string {
