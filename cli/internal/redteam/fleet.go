@@ -197,14 +197,17 @@ func (f *Fleet) readAddresses(out io.Reader) error {
 	return fmt.Errorf("it ended before it listened: %v", f.cmd.ProcessState)
 }
 
+// How long a fleet may take to have its worker, and to end.
+const startTimeout, stopTimeout = 2 * time.Minute, time.Minute
+
 func (f *Fleet) awaitWorker(ctx context.Context) (protocol.Heartbeat, error) {
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(startTimeout); ; time.Sleep(20 * time.Millisecond) {
 		workers, err := f.workers(ctx)
 		if err == nil && len(workers) == 1 {
 			return workers[0], nil
 		}
 		if time.Now().After(deadline) {
-			return protocol.Heartbeat{}, fmt.Errorf("no worker after 20 s: %v, %w", workers, err)
+			return protocol.Heartbeat{}, fmt.Errorf("no worker after %v: %v, %w", startTimeout, workers, err)
 		}
 	}
 }
@@ -217,8 +220,8 @@ func (f *Fleet) Stop() error {
 		f.cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-f.exited:
-		case <-time.After(20 * time.Second):
-			errs = append(errs, errors.New("the fleet did not end within 20 s of SIGTERM"))
+		case <-time.After(stopTimeout):
+			errs = append(errs, fmt.Errorf("the fleet did not end within %v of SIGTERM", stopTimeout))
 			f.cmd.Process.Kill()
 			<-f.exited
 		}
