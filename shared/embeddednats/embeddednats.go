@@ -49,6 +49,9 @@ func Start(cfg Config, log *slog.Logger) (*Server, error) {
 		NoLog:        true,
 		DontListen:   cfg.Listen == "",
 		SyncInterval: syncInterval,
+		// Else it asks after two seconds whether a client is there, and one that is
+		// connecting still, on a busy machine, takes that for a wrong answer and gives up.
+		DisableShortFirstPing: true,
 	}
 	if cfg.Listen != "" {
 		host, port, err := net.SplitHostPort(cfg.Listen)
