@@ -27,6 +27,7 @@ func TestLimitIsLoweredUnderLoad(t *testing.T) {
 			// A busy machine must leave nobody in doubt whether a job was accepted.
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
+			js := b.JS // of its own: b becomes another
 			lowered := make(chan struct{})
 			var accepted atomic.Int64
 			var sending sync.WaitGroup
@@ -39,7 +40,7 @@ func TestLimitIsLoweredUnderLoad(t *testing.T) {
 							return
 						default:
 						}
-						if _, err := b.JS.Publish(ctx, subject, nil); err == nil {
+						if _, err := js.Publish(ctx, subject, nil); err == nil {
 							accepted.Add(1)
 							begun <- struct{}{}
 						} else if !bus.QueueFull(err) {
