@@ -25,7 +25,7 @@ until GRADEFLEET_URL=$(sed -n 's/^  API  *\(http.*\)$/\1/p' "$data/out" | head -
   curl -fs -o /dev/null --max-time 2 "$GRADEFLEET_URL/workers" && curl -fs --max-time 2 "$GRADEFLEET_URL/workers" | grep -q '"worker"'; do
   kill -0 "$fleet" 2>/dev/null || { echo "the fleet ended by itself" >&2; exit 1; }
   tries=$((tries + 1))
-  [ $tries -lt 300 ] || { echo "the fleet is not ready after 30 s" >&2; exit 1; }
+  [ $tries -lt 1200 ] || { echo "the fleet is not ready after two minutes" >&2; exit 1; }
   sleep 0.1
 done
 export GRADEFLEET_URL

@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,10 +36,20 @@ type fakeWorker struct {
 	unwanted chan string
 	// noQueue keeps the worker from taking jobs.
 	noQueue bool
+	// keeps says that a job that handle leaves without an answer is under way still.
+	keeps bool
+
+	// underWay are the deliveries that the worker beats for: a busy machine must not
+	// have JetStream deliver them again.
+	underWayMu sync.Mutex
+	underWay   map[jetstream.Msg]bool
 
 	mu       sync.Mutex
 	sessions map[string]*fakeSession
-	leave    func()
+	// leave ends the worker, without a word; rest makes it take and answer nothing
+	// any more, while its heart beats on.
+	leave, rest func()
+	draining    atomic.Bool
 }
 
 type fakeSession struct {
@@ -46,24 +57,31 @@ type fakeSession struct {
 	files map[string]string
 }
 
-// worker starts a fake worker; change may alter it before it starts.
+// worker starts a fake worker, and waits until all gateways see it; change may
+// alter it before it starts.
 func (c *cluster) worker(id string, change func(*fakeWorker)) *fakeWorker {
+	c.t.Helper()
+	w := c.workerUnseen(id, change)
+	for _, g := range c.gateways {
+		eventually(c.t, "gateway sees worker "+id, func() bool {
+			return strings.Contains(g.get("/workers").body, `"worker":"`+id+`"`)
+		})
+	}
+	return w
+}
+
+func (c *cluster) workerUnseen(id string, change func(*fakeWorker)) *fakeWorker {
 	c.t.Helper()
 	w := &fakeWorker{
 		t: c.t, c: c, id: id, sessions: map[string]*fakeSession{},
 		jobs: make(chan protocol.Job, 10_000), cancels: make(chan string, 10_000), ops: make(chan protocol.SessionOp, 1000),
-		unwanted: make(chan string, 100),
+		unwanted: make(chan string, 100), underWay: map[jetstream.Msg]bool{},
 	}
 	w.handle = w.answer
 	if change != nil {
 		change(w)
 	}
 	w.start()
-	for _, g := range c.gateways {
-		eventually(c.t, "gateway sees worker "+id, func() bool {
-			return strings.Contains(g.get("/workers").body, `"worker":"`+id+`"`)
-		})
-	}
 	return w
 }
 
@@ -103,9 +121,10 @@ func (w *fakeWorker) start() {
 		bulk, err := w.c.bus.Jobs.Consumer(w.t.Context(), protocol.BulkConsumer)
 		must(err)
 		for _, c := range []jetstream.Consumer{shared, own, bulk} {
-			// The client forgets to pull again if both come before it has noted that it
-			// pulled; a missing heartbeat reminds it.
-			cc, err := c.Consume(w.job, jetstream.PullMaxMessages(2), jetstream.PullExpiry(time.Second), jetstream.PullHeartbeat(500*time.Millisecond))
+			// One at a time: nobody beats for what waits in the client. It forgets to pull
+			// again if a job comes before it has noted that it pulled; a missing heartbeat
+			// reminds it.
+			cc, err := c.Consume(w.job, jetstream.PullMaxMessages(1), jetstream.PullExpiry(time.Second), jetstream.PullHeartbeat(500*time.Millisecond))
 			must(err)
 			consumes = append(consumes, cc)
 		}
@@ -113,7 +132,7 @@ func (w *fakeWorker) start() {
 	beating, stop := context.WithCancel(context.Background())
 	var beat sync.WaitGroup
 	started := time.Now().UTC()
-	w.beat(started, false)
+	w.beat(started)
 	beat.Go(func() {
 		tick := time.NewTicker(protocol.HeartbeatInterval / 2)
 		defer tick.Stop()
@@ -122,13 +141,12 @@ func (w *fakeWorker) start() {
 			case <-beating.Done():
 				return
 			case <-tick.C:
-				w.beat(started, false)
+				w.inProgress()
+				w.beat(started)
 			}
 		}
 	})
-	w.leave = sync.OnceFunc(func() {
-		stop()
-		beat.Wait()
+	w.rest = sync.OnceFunc(func() {
 		for _, cc := range consumes {
 			cc.Stop()
 			<-cc.Closed()
@@ -137,7 +155,33 @@ func (w *fakeWorker) start() {
 		cancels.Unsubscribe()
 		nc.Flush() // NATS knows that nobody answers any more
 	})
+	w.leave = sync.OnceFunc(func() {
+		stop()
+		beat.Wait()
+		w.rest()
+	})
 	w.t.Cleanup(w.leave)
+}
+
+// inProgress tells JetStream that the jobs under way are.
+func (w *fakeWorker) inProgress() {
+	w.underWayMu.Lock()
+	defer w.underWayMu.Unlock()
+	for msg := range w.underWay {
+		msg.InProgress()
+	}
+}
+
+// begin has the worker beat for a job until it is ended.
+func (w *fakeWorker) begin(msg jetstream.Msg) (end func()) {
+	w.underWayMu.Lock()
+	defer w.underWayMu.Unlock()
+	w.underWay[msg] = true
+	return func() {
+		w.underWayMu.Lock()
+		defer w.underWayMu.Unlock()
+		delete(w.underWay, msg)
+	}
 }
 
 // give gives the worker a session, or another of that id.
@@ -148,13 +192,13 @@ func (w *fakeWorker) give(id string, s *fakeSession) {
 }
 
 // beat writes a heartbeat; NATS may be away.
-func (w *fakeWorker) beat(started time.Time, draining bool) {
+func (w *fakeWorker) beat(started time.Time) {
 	w.mu.Lock()
 	sessions := len(w.sessions)
 	w.mu.Unlock()
 	h := protocol.Heartbeat{
 		Version: protocol.Version, Worker: w.id, Build: "test", Started: started, Slots: 4, Sessions: sessions, FreeBytes: 1 << 40,
-		Isolation: "none", IsolationLevel: "none", Python: "none", Draining: draining,
+		Isolation: "none", IsolationLevel: "none", Python: "none", Draining: w.draining.Load(),
 	}
 	value, err := json.Marshal(h)
 	if err != nil {
@@ -193,14 +237,21 @@ func (w *fakeWorker) job(msg jetstream.Msg) {
 			return
 		}
 	}
+	end := func() {}
 	if job.Kind == protocol.Run {
 		msg.Ack()
+	} else {
+		end = w.begin(msg)
 	}
 	w.jobs <- job
 	if meta, err := msg.Metadata(); err == nil && meta.NumDelivered > 1 && !job.Kept && job.Kind == protocol.Evaluate {
 		w.c.bus.NC.PublishMsg(&nats.Msg{Subject: job.Reply, Header: protocol.News{Tries: 1}.Header(job.ID)})
 	}
-	if res := w.handle(job, msg); res != nil {
+	res := w.handle(job, msg)
+	if res != nil || !w.keeps {
+		end()
+	}
+	if res != nil {
 		if job.Kept {
 			if err := kept.New(w.c.bus).Finish(context.Background(), record, *res, true); err != nil {
 				w.t.Error(err)

@@ -19,7 +19,7 @@ import (
 
 // mute is a worker that takes jobs and says nothing.
 func mute(w *fakeWorker) {
-	w.handle = func(protocol.Job, jetstream.Msg) *protocol.Result { return nil }
+	w.handle, w.keeps = func(protocol.Job, jetstream.Msg) *protocol.Result { return nil }, true
 }
 
 func TestHangUpCancels(t *testing.T) {
@@ -55,28 +55,50 @@ func TestHangUpCancels(t *testing.T) {
 }
 
 func TestDeadline(t *testing.T) {
-	c := newCluster(t, 1, func(cfg *server.Config) {
-		cfg.JobDeadline, cfg.FileDeadline = 150*time.Millisecond, 150*time.Millisecond
-	})
-	g, w := c.gateways[0], c.worker("w1", mute)
-	g.post("/evaluate_code", evaluate("s")).want(t, 504, "waiting in the queue included")
-	job := within(t, "job", w.jobs)
-	// The gateway's own time before that counts.
-	if got := job.Deadline.Sub(job.Enqueued); got <= 0 || got > 150*time.Millisecond {
-		t.Errorf("the job's deadline is %v after it was queued, want 150 ms less what came before", got)
+	// On a busy machine a deadline may pass before the job is queued, or the session
+	// looked up: then it is made longer.
+	for limit := 150 * time.Millisecond; !testDeadline(t, limit); limit *= 2 {
+		if limit > waitLimit {
+			t.Fatal("nothing gets to the worker before its deadline")
+		}
 	}
-	if cancelled := within(t, "cancellation", w.cancels); cancelled != job.ID {
+}
+
+// testDeadline reports whether the worker got what it wasn't to answer in time.
+func testDeadline(t *testing.T, limit time.Duration) bool {
+	c := newCluster(t, 1, func(cfg *server.Config) { cfg.JobDeadline, cfg.FileDeadline = limit, limit })
+	g, w := c.gateways[0], c.worker("w1", mute)
+	c.setOwner("s2", "w1", 1)
+	late := g.post("/evaluate_code", evaluate("s"))
+	if g.value("gradefleet_jobs_published_total") == 0 {
+		return false
+	}
+	late.want(t, 504, "waiting in the queue included")
+	cancelled := within(t, "cancellation", w.cancels)
+	c.queued(protocol.EvaluateQueue, 0)
+	if len(w.jobs) == 0 {
+		return false
+	}
+	job := <-w.jobs
+	// The gateway's own time before that counts.
+	if got := job.Deadline.Sub(job.Enqueued); got <= 0 || got > limit {
+		t.Errorf("the job's deadline is %v after it was queued, want %v less what came before", got, limit)
+	}
+	if cancelled != job.ID {
 		t.Errorf("job %s was cancelled, want %s", cancelled, job.ID)
 	}
-	c.queued(protocol.EvaluateQueue, 0)
 	// A result that comes after that is dropped, and counted.
 	w.reply(job, *success("{}"))
 	eventually(t, "the late result is counted", func() bool { return g.value("gradefleet_duplicate_results_total") == 1 })
 
-	c.setOwner("s2", "w1", 1)
 	w.mu.Lock() // the worker's file operations wait for this
-	g.get("/read_file?id=s2&rel_path=a").want(t, 504, "may have been done")
+	read := g.get("/read_file?id=s2&rel_path=a")
 	w.mu.Unlock()
+	if len(w.ops) == 0 && !strings.Contains(read.body, "may have been done") {
+		return false
+	}
+	read.want(t, 504, "may have been done")
+	return true
 }
 
 func TestQueueFull(t *testing.T) {
@@ -94,9 +116,7 @@ func TestQueueFull(t *testing.T) {
 	if s, err := strconv.Atoi(a.header.Get("Retry-After")); err != nil || s < 1 {
 		t.Errorf("Retry-After %q, want whole seconds", a.header.Get("Retry-After"))
 	}
-	if n := g.value("gradefleet_queue_depth", "queue", "evaluate"); n != 2 {
-		t.Errorf("gradefleet_queue_depth is %v, want 2", n)
-	}
+	eventually(t, "the queue's depth is shown", func() bool { return g.value("gradefleet_queue_depth", "queue", "evaluate") == 2 })
 	if n := g.value("gradefleet_jobs_ended_total", "outcome", "rejected"); n != 1 {
 		t.Errorf("%v jobs counted as rejected, want 1", n)
 	}
@@ -175,8 +195,8 @@ func TestNoWorkers(t *testing.T) {
 	// One that drains takes nothing new, and serves what it owns.
 	w := c.worker("w9", nil)
 	g.post("/write_file", write("owned", "a", "x")).want(t, 200, "success")
-	w.leave()
-	w.beat(time.Now(), true)
+	w.draining.Store(true)
+	w.rest()
 	eventually(t, "the gateway knows that it drains", func() bool {
 		return strings.Contains(g.get("/workers").body, `"draining":true`)
 	})
@@ -246,28 +266,51 @@ func TestBodyLimit(t *testing.T) {
 
 // The time limit on receiving a request must not end one that waits.
 func TestReadTimeout(t *testing.T) {
-	c := newCluster(t, 1, func(cfg *server.Config) { cfg.ReadTimeout = 100 * time.Millisecond })
+	const limit = 100 * time.Millisecond
+	c := newCluster(t, 1, func(cfg *server.Config) { cfg.ReadTimeout = limit })
 	g := c.gateways[0]
-	w := c.worker("w1", mute)
-	answers, _ := g.async("/evaluate_code", evaluate("s"))
-	job := within(t, "job", w.jobs)
+	w := c.workerUnseen("w1", mute)
+	eventually(t, "the gateway sees the worker", func() bool { return g.value("gradefleet_workers_live") == 1 })
+	// Where the machine is busy, whole requests may be late: these are sent again.
+	var answers <-chan answer
+	var job protocol.Job
+	for taken := false; !taken; {
+		answers, _ = g.async("/evaluate_code", evaluate("s"))
+		select {
+		case job = <-w.jobs:
+			taken = true
+		case a, answered := <-answers:
+			if answered {
+				a.want(t, 408, "in time")
+			}
+		case <-time.After(waitLimit):
+			t.Fatal("never happened: job")
+		}
+	}
 	select {
 	case a := <-answers:
 		t.Fatalf("answered %d %s by the time limit of its body", a.status, a.body)
 	case id := <-w.cancels:
 		t.Fatalf("job %s was cancelled by the time limit of its body", id)
-	case <-time.After(300 * time.Millisecond):
+	case <-time.After(3 * limit):
 	}
 	w.reply(job, *success(map[string]any{"passed": true, "case_results": []any{}, "error": nil}))
 	within(t, "answer", answers).want(t, 200, `"passed":true`)
 
-	body, late := io.Pipe()
-	defer late.Close()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url+"/evaluate_code", body)
-	if err != nil {
-		t.Fatal(err)
+	for begun := time.Now(); ; {
+		body, late := io.Pipe()
+		defer late.Close()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url+"/evaluate_code", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := g.do(r)
+		if err != nil && time.Since(begun) < waitLimit {
+			continue // its headers were late
+		}
+		g.must(a, err).want(t, 408, "in time")
+		return
 	}
-	g.must(g.do(r)).want(t, 408, "in time")
 }
 
 func TestMetricsAreWellFormed(t *testing.T) {

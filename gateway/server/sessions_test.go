@@ -209,7 +209,7 @@ func (c *cluster) sessions() int {
 func TestNewSessionGoesToALivingWorker(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	g := c.gateways[0]
-	c.worker("dead", nil).leave() // its last heartbeat still counts
+	c.worker("dead", nil).rest() // its heartbeats still count
 	g.post("/write_file", write("s", "a", "x")).want(t, 503, "No worker")
 	if n := c.sessions(); n != 0 {
 		t.Errorf("%d records left of a session that could not be placed", n)

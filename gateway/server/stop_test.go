@@ -1,9 +1,12 @@
 package server_test
 
 import (
+	"io"
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -100,37 +103,78 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// outage is a cluster whose NATS has a port, so that it can come back.
-func outage(t *testing.T) (c *cluster, dir string) {
+// outage is a cluster whose NATS can go and come back. Its address is the door's: no
+// other process can take it meanwhile.
+func outage(t *testing.T) (c *cluster, back func()) {
 	t.Helper()
-	dir = t.TempDir()
-	s := startNATS(t, dir, "127.0.0.1:0")
-	c = &cluster{t: t, nats: s}
+	dir, d := t.TempDir(), openDoor(t)
+	start := func() *embeddednats.Server {
+		t.Helper()
+		s, err := embeddednats.Start(embeddednats.Config{Dir: dir, Listen: "127.0.0.1:0", User: "fleet", Password: "pw"}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.leadTo(s.Addr())
+		return s
+	}
+	c = &cluster{t: t, nats: start()}
 	t.Cleanup(func() { c.nats.Stop() })
-	addr := s.Addr()
 	dial := func(opts ...nats.Option) (*nats.Conn, error) {
-		return nats.Connect("nats://"+addr, append(opts, nats.UserInfo("fleet", "pw"))...)
+		return nats.Connect("nats://"+d.Addr().String(), append(opts, nats.UserInfo("fleet", "pw"))...)
 	}
 	c.prepare(dial)
 	c.start(nil, dial)
-	return c, dir
+	return c, func() { c.nats = start() }
 }
 
-func startNATS(t *testing.T, dir, listen string) *embeddednats.Server {
+// door is an address that leads to another, which may change.
+type door struct {
+	net.Listener
+	to      atomic.Value
+	running sync.WaitGroup
+}
+
+func openDoor(t *testing.T) *door {
 	t.Helper()
-	s, err := embeddednats.Start(embeddednats.Config{Dir: dir, Listen: listen, User: "fleet", Password: "pw"}, slog.New(slog.DiscardHandler))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	d := &door{Listener: l}
+	t.Cleanup(func() {
+		l.Close()
+		d.running.Wait()
+	})
+	d.running.Go(func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", d.to.Load().(string))
+			if err != nil {
+				near.Close()
+				continue
+			}
+			pass := func(to, from net.Conn) {
+				io.Copy(to, from)
+				to.Close()
+				from.Close()
+			}
+			d.running.Go(func() { pass(near, far) })
+			d.running.Go(func() { pass(far, near) })
+		}
+	})
+	return d
 }
 
+func (d *door) leadTo(addr string) { d.to.Store(addr) }
+
 func TestNATSGoesAndComesBack(t *testing.T) {
-	c, dir := outage(t)
+	c, back := outage(t)
 	g := c.gateways[0]
 	w := c.worker("w1", nil)
 	g.post("/write_file", write("s", "a", "x")).want(t, 200, "success")
-	addr := c.nats.Addr()
 
 	c.nats.Stop()
 	eventually(t, "the gateway notices", func() bool { return g.Ready() != nil })
@@ -151,7 +195,7 @@ func TestNATSGoesAndComesBack(t *testing.T) {
 	}
 	g.get("/").want(t, 200, "ping")
 
-	c.nats = startNATS(t, dir, addr)
+	back()
 	eventually(t, "both are connected", func() bool { return g.Ready() == nil && c.bus.NC.IsConnected() })
 	w.leave() // its consumers went with the server's memory of them
 	c.worker("w2", nil)
@@ -163,15 +207,14 @@ func TestNATSGoesAndComesBack(t *testing.T) {
 
 // The results of what ran while the gateway was cut off never arrive.
 func TestResultLostInAnOutage(t *testing.T) {
-	c, dir := outage(t)
+	c, back := outage(t)
 	g, w := c.gateways[0], c.worker("w1", mute)
 	answers, _ := g.async("/evaluate_code", evaluate("s"))
 	within(t, "job", w.jobs)
 	c.queued(protocol.EvaluateQueue, 1)
-	addr := c.nats.Addr()
 	c.nats.Stop()
 	eventually(t, "the gateway notices", func() bool { return g.Ready() != nil })
-	c.nats = startNATS(t, dir, addr)
+	back()
 	eventually(t, "the test is connected", func() bool { return c.bus.NC.IsConnected() })
 	// The worker's result was sent to nobody, and the job acked.
 	if err := c.bus.Jobs.Purge(t.Context()); err != nil {

@@ -1,10 +1,14 @@
 package bus_test
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -58,7 +62,10 @@ func TestQueueLimitIsPerQueue(t *testing.T) {
 }
 
 func TestEmbeddedServerHasNoPortUnlessAsked(t *testing.T) {
-	s, _ := connect(t, embeddednats.Config{})
+	s, nc := connect(t, embeddednats.Config{})
+	if nc.Opts.Timeout <= nats.DefaultTimeout {
+		t.Errorf("a busy machine has %v to answer", nc.Opts.Timeout)
+	}
 	if s.Addr() != "" {
 		t.Errorf("listens on %s", s.Addr())
 	}
@@ -74,6 +81,34 @@ func TestEmbeddedServerHasNoPortUnlessAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	nc.Close()
+}
+
+// A client that was kept from its turn for seconds while it connects is answered all
+// the same, and not asked something before.
+func TestSlowClientConnects(t *testing.T) {
+	s, _ := connect(t, embeddednats.Config{Listen: "127.0.0.1:0", User: "u", Password: "p"})
+	conn, err := net.Dial("tcp", s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	lines := bufio.NewScanner(conn)
+	next := func() string {
+		t.Helper()
+		if !lines.Scan() {
+			t.Fatal(lines.Err())
+		}
+		return lines.Text()
+	}
+	if info := next(); !strings.HasPrefix(info, "INFO ") {
+		t.Fatalf("greeted by %q", info)
+	}
+	fmt.Fprint(conn, `CONNECT {"verbose":false,"user":"u","pass":"p"}`+"\r\n")
+	time.Sleep(3 * time.Second) // the server would ask after two, and a fifth at random
+	fmt.Fprint(conn, "PING\r\n")
+	if said := next(); said != "PONG" {
+		t.Errorf("answered %q", said)
+	}
 }
 
 func TestSettingsThatDontFit(t *testing.T) {

@@ -49,6 +49,9 @@ func Start(cfg Config, log *slog.Logger) (*Server, error) {
 		NoLog:        true,
 		DontListen:   cfg.Listen == "",
 		SyncInterval: syncInterval,
+		// Else it asks after two seconds whether a client is there, and one that is
+		// connecting still, on a busy machine, takes that for a wrong answer and gives up.
+		DisableShortFirstPing: true,
 	}
 	if cfg.Listen != "" {
 		host, port, err := net.SplitHostPort(cfg.Listen)
@@ -82,8 +85,15 @@ func Start(cfg Config, log *slog.Logger) (*Server, error) {
 	return &Server{s}, nil
 }
 
-// Option makes nats.Connect talk to this server without a socket.
-func (s *Server) Option() nats.Option { return nats.InProcessServer(s.s) }
+// Option makes nats.Connect talk to this server without a socket. A server in the
+// same process is there: who waits for it longer than two seconds, the client's
+// default, waits for a busy machine.
+func (s *Server) Option() nats.Option {
+	return func(o *nats.Options) error {
+		o.Timeout = startTimeout
+		return nats.InProcessServer(s.s)(o)
+	}
+}
 
 // Addr is the address it listens on, or "" if it doesn't.
 func (s *Server) Addr() string {

@@ -99,9 +99,12 @@ func parse(m bus.Message) (Record, error) {
 	return Record{Kept: k, Revision: m.Sequence}, err
 }
 
-// listWait is how long a list waits for the next record before it takes what it
-// has for all.
-const listWait = 2 * time.Second
+// listWait is how long a list waits for the next record before it asks whether
+// there is one, and listWaits how often it does so before it gives up.
+const (
+	listWait  = 2 * time.Second
+	listWaits = 5
+)
 
 // listIdle is after how long the server forgets a list that nobody reads on.
 const listIdle = 10 * time.Second
@@ -126,15 +129,21 @@ func (s *Store) Each(ctx context.Context, yield func(Record) bool) error {
 	if left == 0 {
 		return nil
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(1024))
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(1024), jetstream.PullHeartbeat(listWait))
 	if err != nil {
 		return fmt.Errorf("list records of jobs: %w", err)
 	}
 	defer messages.Stop()
+	last, waits := uint64(0), 0 // the sequence that has come, and how often none did since
 	for {
 		msg, err := messages.Next(jetstream.NextMaxWait(listWait))
 		if errors.Is(err, nats.ErrTimeout) {
-			return nil // the rest changed meanwhile, and comes under a later sequence
+			if all, err := delivered(ctx, consumer, last); all {
+				return nil // the rest changed meanwhile, and comes under a later sequence
+			} else if waits++; waits == listWaits {
+				return errors.Join(fmt.Errorf("list records of jobs: none came for %v", listWaits*listWait), err)
+			}
+			continue // the server is busy, or this process was
 		}
 		if err != nil {
 			return fmt.Errorf("list records of jobs: %w", err)
@@ -143,6 +152,7 @@ func (s *Store) Each(ctx context.Context, yield func(Record) bool) error {
 		if err != nil {
 			return fmt.Errorf("list records of jobs: %w", err)
 		}
+		last, waits = meta.Sequence.Stream, 0
 		k, err := protocol.ParseKept(msg.Headers(), nil)
 		if err == nil && !yield(Record{Kept: k, Revision: meta.Sequence.Stream}) {
 			return nil
@@ -154,4 +164,16 @@ func (s *Store) Each(ctx context.Context, yield func(Record) bool) error {
 			return err
 		}
 	}
+}
+
+// delivered reports whether the server has delivered all that a list is to have,
+// the last of it with this sequence.
+func delivered(ctx context.Context, c jetstream.Consumer, last uint64) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	info, err := c.Info(ctx)
+	if err != nil {
+		return false, fmt.Errorf("look at the list: %w", err)
+	}
+	return info.NumPending == 0 && info.Delivered.Stream <= last, nil
 }

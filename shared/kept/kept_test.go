@@ -225,6 +225,21 @@ func TestEach(t *testing.T) {
 	}
 }
 
+// A list is not cut short by a busy machine.
+func TestEachWaits(t *testing.T) {
+	s, _ := open(t)
+	for range 3 {
+		if _, err := s.Create(t.Context(), job(protocol.Evaluate)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Slow()
+	n := 0
+	if err := s.Each(t.Context(), func(kept.Record) bool { n++; return true }); err != nil || n != 3 {
+		t.Errorf("%d of 3: %v", n, err)
+	}
+}
+
 // A job whose deliveries are used up begins in another message, unless workers
 // began it so often.
 func TestRequeue(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/gradefleet/gradefleet/cli/internal/fleetclient"
 	"github.com/gradefleet/gradefleet/cli/internal/fleetclient/apitest"
+	"github.com/gradefleet/gradefleet/cli/internal/freeport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -302,8 +302,10 @@ func TestTables(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	closed := httptest.NewServer(http.NotFoundHandler())
-	closed.Close()
+	ports, err := freeport.Find(1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	server := apitest.New(t, nil)
 	near := "--url=" + server.URL
 	for name, test := range map[string]struct {
@@ -313,7 +315,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		"another machine":      {[]string{"--url=http://192.0.2.1:6000"}, "--allow-remote", fleetclient.ErrRemote},
 		"the second elsewhere": {[]string{near, "--url=http://fleet.example"}, "loopback only", fleetclient.ErrRemote},
-		"nobody there":         {[]string{"--url=" + closed.URL}, "is it running?", nil},
+		"nobody there":         {[]string{"--url=http://" + freeport.Address(ports[0])}, "is it running?", nil},
 		"three servers":        {[]string{near, near, near}, "3 servers", nil},
 		"no cases":             {[]string{near, "--cases=0"}, "--cases: 0", nil},
 		"too many cases":       {[]string{near, "--cases=10001"}, "--cases: 10001", nil},

@@ -118,9 +118,10 @@ func (s *series) round(ctx context.Context, b bounds) (seen []*observation, wall
 	return seen, wall, nil
 }
 
-// drive is one client's round.
+// drive is one client's round. A short one may be over on a busy machine before it
+// has begun: a request is sent all the same, or the round would say nothing.
 func (s *series) drive(ctx context.Context, u *user, b bounds, o *observation) {
-	for u.turn.wait(ctx, b.until) {
+	for first := true; u.turn.wait(ctx, b.until) || first && u.turn.free(ctx); first = false {
 		n, ok := u.turn.take(&s.next, b.upTo)
 		if !ok {
 			return
@@ -194,6 +195,11 @@ func (t *turn) wait(ctx context.Context, until time.Time) bool {
 	case <-timer.C:
 		return !over
 	}
+}
+
+// free reports whether the client may send now.
+func (t *turn) free(ctx context.Context) bool {
+	return ctx.Err() == nil && !t.notBefore.After(time.Now())
 }
 
 // take returns the number of the request to send, or false if the round has no

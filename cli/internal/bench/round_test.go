@@ -57,6 +57,19 @@ func TestRoundEndsInTime(t *testing.T) {
 	})
 }
 
+// A round that is over before a client's turn has one request of it all the same.
+func TestRoundIsNeverEmpty(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mustSeries(t, scripted(1, func(int64) error { return nil }), 2)
+		seen, _, _ := s.round(t.Context(), bounds{until: time.Now().Add(-time.Second), upTo: noEnd})
+		for i, o := range seen {
+			if o.requests != 1 {
+				t.Errorf("client %d sent %d requests, want 1", i, o.requests)
+			}
+		}
+	})
+}
+
 // A server that asks to wait gets no request before, in the next round either,
 // and then the same request again. The wait counts as the client's time.
 func TestWaitsWhenBusy(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gradefleet/gradefleet/cli/internal/fleetclient"
 	"github.com/gradefleet/gradefleet/cli/internal/fleetclient/apitest"
+	"github.com/gradefleet/gradefleet/cli/internal/freeport"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -125,9 +126,11 @@ func TestEvaluateFaults(t *testing.T) {
 }
 
 func TestUnreachable(t *testing.T) {
-	server := httptest.NewServer(http.NotFoundHandler())
-	server.Close()
-	err := newClient(t, server.URL).Ping(t.Context())
+	ports, err := freeport.Find(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = newClient(t, "http://"+freeport.Address(ports[0])).Ping(t.Context())
 	if !errors.Is(err, syscall.ECONNREFUSED) || fleetclient.Reason(err) != "refused" || !fleetclient.Transient(err) {
 		t.Errorf("got %v, reason %q", err, fleetclient.Reason(err))
 	}

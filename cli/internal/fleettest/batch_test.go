@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -141,15 +142,20 @@ func TestInteractiveDuringABatch(t *testing.T) {
 	for done.Load() < 10 {
 		time.Sleep(time.Millisecond)
 	}
-	before := done.Load()
+	var meanwhile []int64 // lines that were done while a request was under way
 	for range 20 {
+		before := done.Load()
 		if status, answer, err := post(f.client, f.urls[1]+"/evaluate_code", json.RawMessage(submission("me", slow, "1"))); status != 200 {
 			t.Fatalf("%d %s %v", status, answer, err)
 		}
+		meanwhile = append(meanwhile, done.Load()-before)
 	}
-	// Between two interactive requests the slot takes a bulk one, or two.
-	if n := done.Load() - before; n > 80 {
-		t.Errorf("%d lines of the batch were done before 20 interactive requests", n)
+	// Between two interactive requests the slot takes a bulk one, or two; more only
+	// where the machine kept this client from its turn. First come, first served would
+	// be 11 at least: three for the slot, and eight.
+	slices.Sort(meanwhile)
+	if n := meanwhile[len(meanwhile)/2]; n > 5 {
+		t.Errorf("%v lines of the batch were done during each of 20 interactive requests", meanwhile)
 	}
 	if last := <-finished; last.Count != lines {
 		t.Errorf("last line %+v", last)

@@ -265,8 +265,9 @@ func (c *cluster) evaluates(base string, within time.Duration) {
 	})
 }
 
-// gradefleet starts the command line against the cluster; finish waits for it.
-func (c *cluster) gradefleet(args ...string) (finish func()) {
+// gradefleet starts the command line against the cluster; finish waits for it, and
+// over reports whether it has ended.
+func (c *cluster) gradefleet(args ...string) (finish func(), over func() bool) {
 	c.t.Helper()
 	cmd := exec.Command(filepath.Join(c.root, "bin/gradefleet"), args...)
 	cmd.Dir = c.root
@@ -275,14 +276,45 @@ func (c *cluster) gradefleet(args ...string) (finish func()) {
 	if err := cmd.Start(); err != nil {
 		c.t.Fatalf("run gradefleet (make build makes it): %v", err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
+	var err error
+	done := make(chan struct{})
+	go func() {
+		err = cmd.Wait()
+		close(done)
+	}()
 	c.t.Cleanup(func() { cmd.Process.Kill() })
-	return func() {
+	finish = func() {
 		c.t.Helper()
-		err := <-done
+		<-done
 		if c.t.Logf("gradefleet %s\n%s", strings.Join(args, " "), out.String()); err != nil {
 			c.t.Errorf("gradefleet %s: %v", args[0], err)
 		}
 	}
+	return finish, func() bool {
+		select {
+		case <-done:
+			return true
+		default:
+			return false
+		}
+	}
+}
+
+// grade starts the grading of so many submissions and waits until the workers are at
+// it. On a busy machine nobody may be seen to be before all is done: then again.
+func (c *cluster) grade(api string, rows int, more ...string) (finish func()) {
+	c.t.Helper()
+	c.eventually("the queue is at work", 3*time.Minute, func() string {
+		var over func() bool
+		finish, over = c.gradefleet(append([]string{"grade", "--url", api, "--progress", "0", c.workload(rows)}, more...)...)
+		for !over() {
+			if c.busy(api)() == "" {
+				return ""
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		finish()
+		return "no slot was seen to be busy"
+	})
+	return finish
 }

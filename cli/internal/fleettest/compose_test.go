@@ -42,7 +42,8 @@ func TestCompose(t *testing.T) {
 			}
 		}
 	})
-	c.gradefleet("bench", "--url", api, "--clients", "4", "--seconds", "2", "--cases", "1,10,100", "--run", "--files")()
+	measured, _ := c.gradefleet("bench", "--url", api, "--clients", "4", "--seconds", "2", "--cases", "1,10,100", "--run", "--files")
+	measured()
 
 	// Every target is there, and every query of the dashboard means something.
 	c.counts(watch, `sum(up{job="worker"})`, "3", time.Minute)
@@ -52,14 +53,12 @@ func TestCompose(t *testing.T) {
 	c.dashboard(watch)
 
 	// A worker dies under load: no verdict is lost or wrong.
-	finish := c.gradefleet("grade", "--url", api, "--progress", "0", c.workload(250))
-	c.eventually("the queue is at work", 20*time.Second, c.busy(api))
+	finish := c.grade(api, 250)
 	c.docker("kill", c.containers("worker")[0])
 	finish()
 
 	// A gateway dies: its callers try again, and are served when it is back.
-	finish = c.gradefleet("grade", "--url", api, "--progress", "0", "--retries", "60", c.workload(250))
-	c.eventually("the queue is at work", 20*time.Second, c.busy(api))
+	finish = c.grade(api, 250, "--retries", "60")
 	gateway := c.containers("gateway")[0]
 	c.docker("kill", gateway)
 	c.docker("start", gateway) // at its old port: grade has no other address
@@ -71,7 +70,7 @@ func TestCompose(t *testing.T) {
 		t.Fatalf("write_file: %d %s %v", status, answer, err)
 	}
 	c.compose("up", "--detach", "--no-build", "--wait", "--force-recreate", "--no-deps", "--scale", "worker=3", "worker", "gateway")
-	c.eventually("the session's file is there", 20*time.Second, func() string {
+	c.eventually("the session's file is there", time.Minute, func() string {
 		resp, err := c.client.Get(api + "/read_file?rel_path=notes/a.txt&id=" + session["id"].(string))
 		if err != nil {
 			return err.Error()
@@ -103,8 +102,7 @@ func TestComposeHighlyAvailable(t *testing.T) {
 		t.Fatalf("%d gateways, want 2", n)
 	}
 	c.evaluates(api, time.Minute)
-	finish := c.gradefleet("grade", "--url", api, "--progress", "0", "--retries", "60", c.workload(400))
-	c.eventually("the queue is at work", 20*time.Second, c.busy(api))
+	finish := c.grade(api, 400, "--retries", "60")
 	c.docker("kill", c.containers("gateway")[0])
 	c.docker("kill", c.containers("worker")[0])
 	c.docker("kill", c.containers("nats-2")[0])

@@ -96,30 +96,77 @@ func TestForksAreDurable(t *testing.T) {
 
 // A session that nobody uses is gone after its time, and its id is free.
 func TestSessionsExpire(t *testing.T) {
-	f := newFleet(t, 1, 2, "--session-ttl", "1s", "--collect-interval", "1s")
+	const ttl = time.Second
+	f := newFleet(t, 1, 2, "--session-ttl", ttl.String(), "--collect-interval", "1s")
 	write := func(id, content string) {
 		t.Helper()
 		if status, answer, err := post(f.client, f.urls[0]+"/write_file", map[string]string{"id": id, "rel_path": "f", "content": content}); status != 200 {
 			t.Fatalf("write: %d %s %v", status, answer, err)
 		}
 	}
-	write("idle", "one")
-	write("used", "one")
-	for begun := time.Now(); time.Since(begun) < 4*time.Second; time.Sleep(100 * time.Millisecond) {
-		if status, answer := f.get(t, url.Values{"id": {"used"}, "rel_path": {"f"}}); status != 200 {
-			t.Fatalf("the session in use: %d %v", status, answer)
+	expired := func() float64 { return f.counter(t, "gradefleet_expired_sessions_total") }
+	// used uses a session until so many others have expired. It reports false if the
+	// machine stood still for so long that this one may have expired, too.
+	used := func(id string, others float64) bool {
+		t.Helper()
+		write(id, "one")
+		last := time.Now()
+		for deadline := last.Add(time.Minute); expired() < others; time.Sleep(100 * time.Millisecond) {
+			begun := time.Now()
+			if begun.After(deadline) {
+				t.Fatal("the idle session doesn't expire")
+			}
+			status, answer := f.get(t, url.Values{"id": {id}, "rel_path": {"f"}})
+			switch {
+			case time.Since(last) > ttl/2:
+				return false
+			case status != 200:
+				t.Fatalf("the session in use: %d %v", status, answer)
+			}
+			last = begun
+		}
+		return true
+	}
+	idle := ""
+	for i := 0; ; i++ {
+		idle = fmt.Sprint("idle", i)
+		write(idle, "one")
+		if used(fmt.Sprint("used", i), float64(2*i+1)) {
+			break
+		}
+		for expired() < float64(2*i+2) { // both
+			time.Sleep(100 * time.Millisecond)
 		}
 	}
-	if status, answer := f.get(t, url.Values{"id": {"idle"}, "rel_path": {"f"}}); status != 404 {
+	if status, answer := f.get(t, url.Values{"id": {idle}, "rel_path": {"f"}}); status != 404 {
 		t.Errorf("the idle session: %d %v, want 404", status, answer)
 	}
-	if status, answer, _ := post(f.client, f.urls[0]+"/run", map[string]string{"id": "idle", "cmd": "ls"}); status != 400 {
+	if status, answer, _ := post(f.client, f.urls[0]+"/run", map[string]string{"id": idle, "cmd": "ls"}); status != 400 {
 		t.Errorf("a command in the idle session: %d %s, want 400", status, answer)
 	}
-	write("idle", "anew")
-	if status, answer := f.get(t, url.Values{"id": {"idle"}, "rel_path": {"f"}}); status != 200 || answer["content"] != "anew" {
+	write(idle, "anew")
+	if status, answer := f.get(t, url.Values{"id": {idle}, "rel_path": {"f"}}); status != 200 || answer["content"] != "anew" {
 		t.Errorf("the new session of that id: %d %v", status, answer)
 	}
+}
+
+// counter is a metric of all processes together.
+func (f *fleet) counter(t *testing.T, name string) (sum float64) {
+	t.Helper()
+	for _, r := range f.registries {
+		families, err := r.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, family := range families {
+			if family.GetName() == name {
+				for _, m := range family.GetMetric() {
+					sum += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return sum
 }
 
 // Local sessions cost nothing and go with their worker, as they say.

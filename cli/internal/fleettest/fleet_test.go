@@ -138,11 +138,15 @@ func startWorker(t *testing.T, b *bus.Bus, r prometheus.Registerer, log *slog.Lo
 	return w
 }
 
+// waitLimit is how long anything that must happen may take, on a machine that may
+// stand still for seconds.
+const waitLimit = time.Minute
+
 // waitForWorkers asks a gateway until it knows n workers.
 func waitForWorkers(t *testing.T, client *http.Client, url string, n int) {
 	t.Helper()
 	known := -1
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		resp, err := client.Get(url + "/workers")
 		if err != nil {
 			continue
@@ -158,7 +162,7 @@ func waitForWorkers(t *testing.T, client *http.Client, url string, n int) {
 			}
 		}
 	}
-	t.Fatalf("%s knows %d workers after 20 s, want %d", url, known, n)
+	t.Fatalf("%s knows %d workers after %v, want %d", url, known, waitLimit, n)
 }
 
 func post(client *http.Client, url string, body any) (int, []byte, error) {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -12,10 +11,12 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/gradefleet/gradefleet/cli/internal/freeport"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -78,12 +79,12 @@ func newProcesses(t *testing.T, workers int) *processes {
 }
 
 func freePort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	t.Helper()
+	ports, err := freeport.Find(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return ports[0]
 }
 
 // start runs a program of bin/ and ends it with the test.
@@ -108,10 +109,10 @@ func (p *processes) start(name string, env []string, args ...string) *process {
 		cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-pr.done:
-		case <-time.After(20 * time.Second):
+		case <-time.After(waitLimit):
 			cmd.Process.Kill()
 			<-pr.done
-			p.t.Errorf("%s did not end within 20 s of SIGTERM", name)
+			p.t.Errorf("%s did not end within %v of SIGTERM", name, waitLimit)
 		}
 		if text, err := os.ReadFile(log.Name()); err == nil && p.t.Failed() {
 			p.t.Logf("%s (pid %d):\n%s", name, cmd.Process.Pid, tail(string(text), 20))
@@ -119,6 +120,40 @@ func (p *processes) start(name string, env []string, args ...string) *process {
 		log.Close()
 	})
 	return pr
+}
+
+// eventually waits for what a process brings about.
+func (p *processes) eventually(what string, cond func() bool) {
+	p.t.Helper()
+	for deadline := time.Now().Add(waitLimit); !cond(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("never happened: %s", what)
+		}
+	}
+}
+
+// watchMachine measures for how long, from now on, the machine stands still. A limit
+// of time is for one that doesn't.
+func watchMachine(t *testing.T) (stood func() time.Duration) {
+	const beat, late = 10 * time.Millisecond, 50 * time.Millisecond
+	var sum atomic.Int64
+	stop := make(chan struct{})
+	t.Cleanup(func() { close(stop) })
+	go func() {
+		for last := time.Now(); ; {
+			select {
+			case <-stop:
+				return
+			case <-time.After(beat):
+			}
+			now := time.Now()
+			if gap := now.Sub(last); gap > late {
+				sum.Add(int64(gap - beat))
+			}
+			last = now
+		}
+	}()
+	return func() time.Duration { return time.Duration(sum.Load()) }
 }
 
 func tail(s string, n int) string {
@@ -319,7 +354,7 @@ func TestEmbeddedNATSHasNoPort(t *testing.T) {
 	up := p.start("gradefleet", []string{"NATS_URL=", "NATS_USER=", "NATS_PASSWORD=", "LISTEN=127.0.0.1:0", "MONITOR=127.0.0.1:0", "DATA=" + data}, "up")
 	want := 2 // the API and the monitor
 	got := -1
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline) && got != want; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline) && got != want; time.Sleep(50 * time.Millisecond) {
 		got = listening(t, up.Process.Pid)
 	}
 	time.Sleep(500 * time.Millisecond) // a port opened late would show now

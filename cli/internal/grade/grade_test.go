@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/gradefleet/gradefleet/cli/internal/fleetclient"
 	"github.com/gradefleet/gradefleet/cli/internal/fleetclient/apitest"
+	"github.com/gradefleet/gradefleet/cli/internal/freeport"
 )
 
 // Answers come in any order; results are in the order of rows.
@@ -187,8 +187,11 @@ type writerFunc func([]byte) (int, error)
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestRefusals(t *testing.T) {
-	closed := httptest.NewServer(http.NotFoundHandler())
-	closed.Close()
+	ports, err := freeport.Find(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := "http://" + freeport.Address(ports[0])
 	near := "--url=" + apitest.New(t, nil).URL
 	good := writeFile(t, row(1))
 	for name, test := range map[string]struct {
@@ -197,7 +200,7 @@ func TestRefusals(t *testing.T) {
 		is   error
 	}{
 		"another machine":    {[]string{"--url=http://192.0.2.1:6000", good}, "--allow-remote", fleetclient.ErrRemote},
-		"nobody there":       {[]string{"--url=" + closed.URL, good}, "is it running?", nil},
+		"nobody there":       {[]string{"--url=" + nobody, good}, "is it running?", nil},
 		"low concurrency":    {[]string{near, "--concurrency=-1", good}, "--concurrency: -1", nil},
 		"high concurrency":   {[]string{near, "--concurrency=1025", good}, "--concurrency: 1025", nil},
 		"a negative limit":   {[]string{near, "--limit=-1", good}, "--limit: -1", nil},
@@ -217,7 +220,7 @@ func TestRefusals(t *testing.T) {
 	if text, err := os.ReadFile(good); err != nil || string(text) != row(1) {
 		t.Errorf("the input is now %q, %v", text, err)
 	}
-	if err := Run(t.Context(), Config{URL: closed.URL, Concurrency: 1}, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "none given") {
+	if err := Run(t.Context(), Config{URL: nobody, Concurrency: 1}, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "none given") {
 		t.Errorf("without files: %v", err)
 	}
 }

@@ -69,6 +69,23 @@ func TestEveryMode(t *testing.T) {
 	}
 }
 
+// A round that is over before it began says something all the same.
+func TestRoundIsNeverEmpty(t *testing.T) {
+	l := newLimit(t, 0)
+	if err := l.Load("none", nil); err != nil {
+		t.Fatal(err)
+	}
+	seen, err := l.Do("none", Bare, 0, -time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range seen {
+		if len(r.Took) != 1 {
+			t.Errorf("%d requests, want 1", len(r.Took))
+		}
+	}
+}
+
 func TestWrongVerdictsAreSeen(t *testing.T) {
 	l := newLimit(t, 0)
 	if err := l.Load("k", []Row{{`{"code":"def f(x):\n  return x","entry_point":"f","io_cases":[{"input":"1","output":"2"}]}`, []bool{true}}}); err != nil {

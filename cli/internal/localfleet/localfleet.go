@@ -7,7 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gradefleet/gradefleet/cli/internal/freeport"
 	"github.com/gradefleet/gradefleet/cli/internal/proctable"
 )
 
@@ -53,8 +54,9 @@ const (
 	uidsPerFleet = 2000
 )
 
-// startTimeout is how long a process may take to be ready.
-const startTimeout = 30 * time.Second
+// startTimeout is how long a process may take to be ready: as long as a gateway waits
+// for a new cluster of NATS servers to have its leaders, and some more.
+const startTimeout = 150 * time.Second
 
 // Users returns settings that give the sessions of fleet number n their own users.
 func Users(n int) (base, count int) { return firstUID + n*uidsPerFleet, uidsPerFleet }
@@ -213,9 +215,8 @@ func get(ctx context.Context, url string) string {
 		return ""
 	}
 	defer resp.Body.Close()
-	body := make([]byte, 64<<10)
-	n, _ := resp.Body.Read(body)
-	return string(body[:n])
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	return string(body)
 }
 
 // Pids are those of its processes, without what they started.
@@ -261,10 +262,9 @@ func (f *Fleet) Stop() error {
 }
 
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := freeport.Find(1)
 	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+		return "", err
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return freeport.Address(ports[0]), nil
 }

@@ -54,8 +54,9 @@ func TestProcessesOfFleets(t *testing.T) {
 			if err != nil || (len(slots) > 0) != test.slots {
 				t.Errorf("slots %v: %v", slots, err)
 			}
-			if get(t.Context(), f.URL+"/") == "" {
-				t.Error("no answer")
+			last := f.Processes()[len(f.Processes())-1]
+			if err := f.await(t.Context(), last, "there is an answer", func() bool { return get(t.Context(), f.URL+"/") != "" }); err != nil {
+				t.Error(err)
 			}
 			pids := f.Pids()
 			if err := f.Stop(); err != nil {

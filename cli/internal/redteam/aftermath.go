@@ -274,10 +274,13 @@ func (a *Attempt) workerLives() {
 	}
 }
 
-// settle waits until something holds, for as long as it may take to vanish.
+// settle waits until something holds, for as long as it may take to vanish on a
+// machine that doesn't stand still meanwhile: it looks so often, at least.
 func (f *Fleet) settle(holds func() bool) {
-	for deadline := time.Now().Add(max(vanishBound, heartbeatGap)); !holds() && time.Now().Before(deadline); {
-		time.Sleep(15 * time.Millisecond)
+	const pause, least = 15 * time.Millisecond, 100
+	deadline := time.Now().Add(max(vanishBound, heartbeatGap))
+	for looks := 0; !holds() && (looks < least || time.Now().Before(deadline)); looks++ {
+		time.Sleep(pause)
 	}
 }
 

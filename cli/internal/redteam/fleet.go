@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gradefleet/gradefleet/cli/internal/freeport"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -100,11 +101,11 @@ func (f *Fleet) start(ctx context.Context, cfg Config) error {
 	if err := os.Chmod(f.dir, 0o711); err != nil {
 		return err
 	}
-	port, err := freePort()
+	ports, err := freeport.Find(1)
 	if err != nil {
 		return err
 	}
-	f.nats = net.JoinHostPort("127.0.0.1", port)
+	f.nats = freeport.Address(ports[0])
 	password := random(16)
 	env := []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "DATA=" + f.Data,
@@ -196,14 +197,17 @@ func (f *Fleet) readAddresses(out io.Reader) error {
 	return fmt.Errorf("it ended before it listened: %v", f.cmd.ProcessState)
 }
 
+// How long a fleet may take to have its worker, and to end.
+const startTimeout, stopTimeout = 2 * time.Minute, time.Minute
+
 func (f *Fleet) awaitWorker(ctx context.Context) (protocol.Heartbeat, error) {
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(startTimeout); ; time.Sleep(20 * time.Millisecond) {
 		workers, err := f.workers(ctx)
 		if err == nil && len(workers) == 1 {
 			return workers[0], nil
 		}
 		if time.Now().After(deadline) {
-			return protocol.Heartbeat{}, fmt.Errorf("no worker after 20 s: %v, %w", workers, err)
+			return protocol.Heartbeat{}, fmt.Errorf("no worker after %v: %v, %w", startTimeout, workers, err)
 		}
 	}
 }
@@ -216,8 +220,8 @@ func (f *Fleet) Stop() error {
 		f.cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-f.exited:
-		case <-time.After(20 * time.Second):
-			errs = append(errs, errors.New("the fleet did not end within 20 s of SIGTERM"))
+		case <-time.After(stopTimeout):
+			errs = append(errs, fmt.Errorf("the fleet did not end within %v of SIGTERM", stopTimeout))
 			f.cmd.Process.Kill()
 			<-f.exited
 		}
@@ -343,14 +347,4 @@ func random(bytes int) string {
 	b := make([]byte, bytes)
 	rand.Read(b)
 	return hex.EncodeToString(b)
-}
-
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
 }

@@ -96,7 +96,7 @@ def test_run(fleet: str) -> None:
         assert (ran.exit_code, ran.timed_out, ran.truncated) == (3, False, False)
         assert ran.wall_ms is not None and ran.wall_ms > 0
 
-        slow = await client.run(id, "echo first; sleep 60", limits=Limits(wall_s=1))
+        slow = await client.run(id, "echo first; sleep 60", limits=Limits(wall_s=3))
         assert slow.timed_out is True
         assert slow.stdout == "first\n"
 

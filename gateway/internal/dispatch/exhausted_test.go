@@ -58,11 +58,7 @@ func testExhausted(t *testing.T, job Job, begun bool, stops, want, status int, t
 	deliveries := 0
 	// JetStream notices that a job was delivered too often when a worker asks for more.
 	for done := false; !done; {
-		batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(50*time.Millisecond))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for msg := range batch.Messages() {
+		if msg := g.pull(t, consumer); msg != nil {
 			deliveries++
 			meta, err := msg.Metadata()
 			if err != nil {
@@ -90,10 +86,38 @@ func testExhausted(t *testing.T, job Job, begun bool, stops, want, status int, t
 	g.stored(t, 0, queue)
 }
 
-// tell plays a worker that begins a job again, or gives it back.
-func (g *rig) tell(t *testing.T, msg jetstream.Msg, tries int) {
+// pull asks a consumer once, and returns what it has, or nil. Unlike the client's own
+// it waits for the server's word, however long that takes: no delivery is lost.
+func (g *rig) pull(t *testing.T, c jetstream.Consumer) *nats.Msg {
 	t.Helper()
-	news := &nats.Msg{Subject: msg.Headers().Get(protocol.HeaderReply), Header: protocol.News{Tries: tries}.Header(msg.Headers().Get(protocol.HeaderJob))}
+	info := c.CachedInfo()
+	inbox := g.NC.NewInbox()
+	replies, err := g.NC.SubscribeSync(inbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer replies.Unsubscribe()
+	next := "$JS.API.CONSUMER.MSG.NEXT." + info.Stream + "." + info.Name
+	if err := g.NC.PublishRequest(next, inbox, []byte(`{"batch":1,"expires":20000000}`)); err != nil { // in 20 ms
+		t.Fatal(err)
+	}
+	for {
+		msg, err := replies.NextMsg(waitLimit)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case msg.Reply != "":
+			return msg
+		case msg.Header.Get("Status") != "100": // which asks whether anybody listens
+			return nil
+		}
+	}
+}
+
+// tell plays a worker that begins a job again, or gives it back.
+func (g *rig) tell(t *testing.T, msg *nats.Msg, tries int) {
+	t.Helper()
+	news := &nats.Msg{Subject: msg.Header.Get(protocol.HeaderReply), Header: protocol.News{Tries: tries}.Header(msg.Header.Get(protocol.HeaderJob))}
 	if err := g.NC.PublishMsg(news); err != nil {
 		t.Fatal(err)
 	}
@@ -120,19 +144,17 @@ func TestExhaustedKeptJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	deliveries := 0
-	for deadline := time.Now().Add(20 * time.Second); len(finished) == 0; {
+	for deadline := time.Now().Add(waitLimit); len(finished) == 0; {
 		if time.Now().After(deadline) {
 			t.Fatalf("not given up after %d deliveries", deliveries)
 		}
-		batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(50*time.Millisecond))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for msg := range batch.Messages() {
+		if msg := g.pull(t, consumer); msg != nil {
 			if deliveries++; deliveries > protocol.MaxDeliver {
 				begun.Store(true)
 			}
-			msg.Nak()
+			if err := msg.Nak(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	if r := <-finished; deliveries != 2*protocol.MaxDeliver || r.Status != 500 {

@@ -16,7 +16,7 @@ import (
 
 // lineTimeout is how long the feeder of the backlog may take to answer. It does so
 // from memory.
-const lineTimeout = 500 * time.Millisecond
+const lineTimeout = 2 * time.Second
 
 // fullPart is which part of what is full is to be worked off before it pays to try
 // again: others who wait will have been let in before.

@@ -23,7 +23,7 @@ func TestOverdueResultIsAskedFor(t *testing.T) {
 			out := g.do(t.Context(), t, Job{Kind: kind, Worker: "w1"})
 			msg := g.stored(t, 1, protocol.WorkerQueue("w1"))
 			for range 3 { // while the job is in its queue, it is only asked for
-				m, err := asked.NextMsg(10 * time.Second)
+				m, err := asked.NextMsg(waitLimit)
 				if err != nil || string(m.Data) != msg.Header.Get(protocol.HeaderJob) {
 					t.Fatalf("asked for %v, %v, want the job", m, err)
 				}
@@ -46,26 +46,36 @@ func TestMovedJobIsNotLost(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	out := g.do(ctx, t, Job{Kind: protocol.Evaluate})
 	old := g.stored(t, 1, protocol.EvaluateQueue)
-	ack, err := g.JS.PublishMsg(t.Context(), &nats.Msg{Subject: protocol.EvaluateQueue, Header: old.Header, Data: old.Data})
-	if err == nil {
-		err = g.Bus.Jobs.DeleteMsg(t.Context(), old.Sequence)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The gateway asks before it looks, and believes it is gone when it was missed twice.
+	id := old.Header.Get(protocol.HeaderJob)
 	tell := func(sequence uint64) {
 		t.Helper()
-		if _, err := asked.NextMsg(10 * time.Second); err != nil {
-			t.Fatal(err)
-		}
-		id := old.Header.Get(protocol.HeaderJob)
 		if err := g.NC.PublishMsg(&nats.Msg{Subject: old.Header.Get(protocol.HeaderReply), Header: protocol.News{Sequence: sequence}.Header(id)}); err != nil {
 			t.Fatal(err)
 		}
 	}
+	ack, err := g.JS.PublishMsg(t.Context(), &nats.Msg{Subject: protocol.EvaluateQueue, Header: old.Header, Data: old.Data})
+	if err != nil {
+		t.Fatal(err)
+	}
 	tell(ack.Sequence)
-	for range 4 {
+	eventually(t, "the gateway knows", func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		p := g.pending[id]
+		return p != nil && p.sequence.Load() == ack.Sequence
+	})
+	if err := g.Bus.Jobs.DeleteMsg(t.Context(), old.Sequence); err != nil {
+		t.Fatal(err)
+	}
+	// The gateway asks before it looks, and believes it is gone when it was missed twice.
+	before, _, err := asked.Pending() // of those it has asked, it may have looked before it was moved
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range before + 4 {
+		if _, err := asked.NextMsg(waitLimit); err != nil {
+			t.Fatal(err)
+		}
 		tell(old.Sequence) // of another worker, late
 	}
 	select {

@@ -4,8 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/gradefleet/gradefleet/shared/bus"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
@@ -35,31 +33,30 @@ func TestStrayJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Others come and are done, as in life.
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(waitLimit); ; {
 		if time.Now().After(deadline) {
 			t.Fatal("never answered")
 		}
 		if _, err := g.JS.Publish(t.Context(), protocol.EvaluateQueue, nil); err != nil && !bus.QueueFull(err) {
 			t.Fatal(err)
 		}
-		batch, err := consumer.Fetch(2, jetstream.FetchMaxWait(20*time.Millisecond))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for msg := range batch.Messages() {
-			if meta, err := msg.Metadata(); err == nil && meta.Sequence.Stream == lost.Sequence {
-				if meta.NumDelivered > 1 {
-					g.tell(t, msg, 1)
-				}
-				msg.Nak()
-			} else {
+		for msg := g.pull(t, consumer); msg != nil; msg = g.pull(t, consumer) {
+			if msg.Header.Get(protocol.HeaderJob) != lost.Header.Get(protocol.HeaderJob) {
 				msg.Ack()
+				break
 			}
+			if meta, err := msg.Metadata(); err == nil && meta.NumDelivered > 1 {
+				g.tell(t, msg, 1)
+			}
+			msg.Nak()
 		}
 		select {
 		case o := <-out:
 			if o.err != nil || o.Status != 500 {
 				t.Errorf("outcome %+v, want a 500", o)
+			}
+			for msg := g.pull(t, consumer); msg != nil; msg = g.pull(t, consumer) {
+				msg.Ack() // the last of the others
 			}
 			g.stored(t, 0, protocol.EvaluateQueue)
 			return
@@ -78,15 +75,11 @@ func TestStrayJobOfOneWorker(t *testing.T) {
 	}
 	out := g.do(t.Context(), t, Job{Kind: protocol.Evaluate, Session: "s1", Worker: "w1", Epoch: 1})
 	g.stored(t, 1, protocol.WorkerQueue("w1"))
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(waitLimit); ; {
 		if time.Now().After(deadline) {
 			t.Fatal("never answered")
 		}
-		batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(20*time.Millisecond))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for msg := range batch.Messages() {
+		if msg := g.pull(t, consumer); msg != nil {
 			if meta, err := msg.Metadata(); err == nil && meta.NumDelivered > 1 {
 				g.tell(t, msg, 1)
 			}

@@ -60,6 +60,9 @@ type Config struct {
 type Roster struct {
 	cfg Config
 	now func() time.Time
+	// ran is now, but in tests that set the clock: it tells when Run's goroutine had
+	// no turn.
+	ran func() time.Time
 
 	mu      sync.RWMutex
 	workers map[string]*worker
@@ -69,11 +72,13 @@ type Roster struct {
 	// watchedFrom is when the watch in use began: nobody is called dead for
 	// heartbeats that came while there was no watch.
 	watchedFrom time.Time
-	// reconnects counts the connections made anew before the watch was opened;
-	// Run's goroutine alone uses it.
-	reconnects uint64
-	synced     chan struct{} // closed when the first watch has said all it knew
-	syncOnce   sync.Once
+	// reconnects counts the connections made anew before the watch was opened; heard
+	// is when the watch said something last, and looked when silent workers were
+	// looked for. Run's goroutine alone uses them.
+	reconnects    uint64
+	heard, looked time.Time
+	synced        chan struct{} // closed when the first watch has said all it knew
+	syncOnce      sync.Once
 }
 
 // worker is what is kept of one; Recent in it is as of recentAt.
@@ -102,7 +107,7 @@ func (w *worker) recent(now time.Time) float64 {
 
 // New returns an empty roster; Run fills it.
 func New(cfg Config) (*Roster, error) {
-	r := &Roster{cfg: cfg, now: time.Now, workers: map[string]*worker{}, departed: map[string]entry{}, synced: make(chan struct{})}
+	r := &Roster{cfg: cfg, now: time.Now, ran: time.Now, workers: map[string]*worker{}, departed: map[string]entry{}, synced: make(chan struct{})}
 	if err := r.register(cfg.Registerer); err != nil {
 		return nil, err
 	}
@@ -307,7 +312,8 @@ func (r *Roster) watch(ctx context.Context, reconnected <-chan nats.Status, tick
 	r.watchedFrom = r.now()
 	clear(r.departed) // they may have come back while nobody watched
 	r.mu.Unlock()
-	initial, heard := true, r.watchedFrom
+	initial := true
+	r.heard, r.looked = r.watchedFrom, r.ran()
 	for {
 		select {
 		case <-ctx.Done():
@@ -315,11 +321,11 @@ func (r *Roster) watch(ctx context.Context, reconnected <-chan nats.Status, tick
 		case <-reconnected:
 			return nil
 		case <-tick:
-			if behind := r.sweep(ctx); behind || r.now().Sub(heard) > quietLimit {
+			if behind := r.look(ctx); behind || r.now().Sub(r.heard) > quietLimit {
 				return nil
 			}
 		case e, ok := <-w.Updates():
-			heard = r.now()
+			r.heard = r.now()
 			switch {
 			case !ok:
 				return fmt.Errorf("watch of bucket %s ended", protocol.WorkersBucket)

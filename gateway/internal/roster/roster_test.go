@@ -177,8 +177,33 @@ func TestNobodyIsLostSoonerThanItsLease(t *testing.T) {
 		t.Error("lost before a lease of when its entry came can be over")
 	}
 	now = now.Add(protocol.WorkerTTL / 2)
-	if r.sweep(t.Context()); len(r.workers) != 0 {
-		t.Error("not lost; the test shows nothing")
+	until(t, "it is lost", func() bool { r.sweep(t.Context()); return len(r.workers) == 0 })
+}
+
+// A gateway that stood still heard nothing meanwhile, and nor did workers beat that
+// stood still with it: that time doesn't count.
+func TestNobodyIsLostWhileTheGatewayStoodStill(t *testing.T) {
+	r, err := New(Config{NC: start(t, nil).cfg.NC, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	now := begin
+	r.now, r.ran = func() time.Time { return now }, func() time.Time { return now }
+	r.watchedFrom, r.heard, r.looked = begin, begin, begin
+	r.beat("w", []byte(`{}`), entry{written: begin}, false)
+	const still = 3 * protocol.WorkerTTL
+	now = begin.Add(still)
+	if r.look(t.Context()); !r.Live("w") || !r.heard.Equal(now) {
+		t.Errorf("live %v, last heard of %v ago: the time counts in which nobody listened", r.Live("w"), now.Sub(r.heard))
+	}
+	until(t, "it is lost, since it doesn't beat", func() bool {
+		now = now.Add(sweepInterval)
+		r.look(t.Context())
+		return len(r.workers) == 0
+	})
+	if after := now.Sub(begin.Add(still)); after < protocol.WorkerTTL {
+		t.Errorf("lost after %v, want %v", after, protocol.WorkerTTL)
 	}
 }
 

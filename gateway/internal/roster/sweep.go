@@ -12,6 +12,34 @@ import (
 // readTimeout bounds the reading of the entries of workers that fell silent.
 const readTimeout = time.Second
 
+// stoodStill is how long after the last look the next may come before this process,
+// or all of its machine, is known to have stood still.
+const stoodStill = time.Second
+
+// look takes the workers out whose heartbeats stopped, as sweep. A time in which
+// this gateway stood still doesn't count: what it didn't hear then says nothing of
+// the workers, which may have stood still with it.
+func (r *Roster) look(ctx context.Context) (behind bool) {
+	defer func() { r.looked = r.ran() }()
+	gap := r.ran().Sub(r.looked)
+	if gap <= stoodStill {
+		return r.sweep(ctx)
+	}
+	r.cfg.Log.Warn("this gateway stood still; workers are given that time", "for", gap)
+	r.heard = r.heard.Add(gap)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watchedFrom = r.watchedFrom.Add(gap)
+	now := r.now()
+	for _, w := range r.workers {
+		w.came = w.came.Add(gap)
+		if w.Seen = w.Seen.Add(gap); w.Seen.After(now) {
+			w.Seen = now // its heartbeat came just now
+		}
+	}
+	return false
+}
+
 // sweep takes the workers out whose heartbeats stopped. It returns true if the
 // watch says less than there is to be said: then it was not the workers.
 func (r *Roster) sweep(ctx context.Context) (behind bool) {
@@ -31,7 +59,7 @@ func (r *Roster) sweep(ctx context.Context) (behind bool) {
 			return behind // it doesn't count as live, and is looked at again
 		case !m.Deleted() && (m.Sequence != last.revision || !m.Time.Equal(last.written)):
 			r.cfg.Log.Warn("heartbeats are not heard; watching anew", "worker", key)
-			r.heard(key)
+			r.isThere(key)
 			behind = true
 			continue
 		}
@@ -62,8 +90,8 @@ func (r *Roster) silent() map[string]entry {
 	return silent
 }
 
-// heard notes that a worker is there, though the watch doesn't say so.
-func (r *Roster) heard(key string) {
+// isThere notes that a worker is there, though the watch doesn't say so.
+func (r *Roster) isThere(key string) {
 	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -33,6 +33,9 @@ type fleet struct {
 	// anew workers say that what they are sent again was not done before.
 	anew bool
 	ops  []protocol.SessionOp
+	jobs []dispatch.Job
+	// gone workers were seen to be lost.
+	gone map[string]bool
 }
 
 func newFleet(live ...string) *fleet {
@@ -112,7 +115,14 @@ func (f *fleet) Durable(worker string) bool { return f.live[worker] && f.durable
 
 func (f *fleet) Instance(string) string { return "" }
 
-func (f *fleet) Lifetime(string) context.Context { return context.Background() }
+func (f *fleet) Lifetime(worker string) context.Context {
+	if !f.gone[worker] {
+		return context.Background()
+	}
+	ended, end := context.WithCancel(context.Background())
+	end()
+	return ended
+}
 
 func (f *fleet) AwaitLost(_ context.Context, worker string) error {
 	if f.mute[worker] { // its last heartbeat is too long ago now
@@ -131,6 +141,7 @@ func (f *fleet) Any() bool     { return len(f.Snapshot()) > 0 }
 func (f *fleet) Placed(string) {}
 
 func (f *fleet) Do(_ context.Context, job dispatch.Job) (protocol.Result, error) {
+	f.jobs = append(f.jobs, job)
 	if job.Movable && f.strand[job.Worker] {
 		f.sent = append(f.sent, fmt.Sprintf("%s %s/%d stranded", job.Kind, job.Worker, job.Epoch))
 		f.live[job.Worker] = false

@@ -144,7 +144,8 @@ func (r *Router) job(ctx context.Context, kind protocol.Kind, req Request, way r
 			Worker: owner.Worker, Epoch: owner.Epoch, Bulk: req.Bulk, Caller: req.Caller, Movable: owner.Durable, Body: req.Body,
 		}
 		if owner.Worker != "" {
-			job.Lost = func() bool { return !r.Workers.Live(owner.Worker) }
+			// Not if its heartbeat is late: it may not be lost, and has other jobs.
+			job.Lost = func() bool { return r.Workers.Lifetime(owner.Worker).Err() != nil }
 		}
 		return r.Dispatcher.Do(ctx, job)
 	}

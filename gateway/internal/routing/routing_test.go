@@ -290,6 +290,24 @@ func TestChangeHasOneID(t *testing.T) {
 	}
 }
 
+// A worker whose heartbeat is late is not lost, nor are the jobs that it has.
+func TestLateHeartbeatIsNoLoss(t *testing.T) {
+	f := newFleet("a")
+	f.own("s", "a", 1)
+	r := New(Config{Dispatcher: f, Sessions: f, Workers: f, JobDeadline: time.Minute, Log: slog.New(slog.DiscardHandler)})
+	if _, err := r.Run(t.Context(), Request{Session: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	f.live["a"] = false
+	if f.jobs[0].Lost() {
+		t.Error("lost since its heartbeat is late")
+	}
+	f.gone = map[string]bool{"a": true}
+	if !f.jobs[0].Lost() {
+		t.Error("not lost though it was seen to be")
+	}
+}
+
 // The worker that was chosen died a moment ago: another takes the session.
 func TestNewSessionIsPlacedElsewhere(t *testing.T) {
 	f := newFleet("a", "b")

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
 	"time"
 
 	"github.com/gradefleet/gradefleet/cli/internal/chaos/history"
+	"github.com/gradefleet/gradefleet/cli/internal/freeport"
 )
 
 func TestOutcome(t *testing.T) {
@@ -53,6 +53,16 @@ func TestOutcome(t *testing.T) {
 	}
 }
 
+// nobody is where nobody listens.
+func nobody(t *testing.T) string {
+	t.Helper()
+	ports, err := freeport.Find(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "http://" + freeport.Address(ports[0])
+}
+
 // Whether a request was sent decides between refused and unknown.
 func TestSent(t *testing.T) {
 	dropper := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -62,12 +72,7 @@ func TestSent(t *testing.T) {
 		}
 	}))
 	defer dropper.Close()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close() // a port where nobody listens
-	g := NewGateways([]string{"http://" + l.Addr().String(), dropper.URL})
+	g := NewGateways([]string{nobody(t), dropper.URL})
 	defer g.Close()
 	r := request{path: "/write_file", body: map[string]any{"id": "s"}}
 	if a := g.send(t.Context(), 0, r); a.err == nil || outcome(history.Write, &a) != history.Refused {
@@ -90,15 +95,10 @@ func TestOtherGateway(t *testing.T) {
 		fmt.Fprint(w, `{"content":"VERSION = 'v1'\n"}`)
 	}))
 	defer server.Close()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	g := NewGateways([]string{"http://" + l.Addr().String(), server.URL})
+	g := NewGateways([]string{nobody(t), server.URL})
 	defer g.Close()
 	h := history.New()
-	load := New(Config{Gateways: g, History: h, Retry: 10 * time.Second})
+	load := New(Config{Gateways: g, History: h, Retry: time.Minute})
 	c := &client{Load: load, rand: rand.New(rand.NewPCG(1, 2))}
 	begun := time.Now()
 	op, out := c.must(history.Op{Kind: history.Read, Session: "s", Path: "a"}, readRequest("s", "a"), fillRead)

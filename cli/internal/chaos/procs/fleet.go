@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/gradefleet/gradefleet/cli/internal/freeport"
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
@@ -63,14 +62,14 @@ func (f *Fleet) start(ctx context.Context) error {
 	if err := os.Chmod(f.cfg.Dir, 0o711); err != nil {
 		return err
 	}
-	ports, err := freePorts(3*servers + 2*f.cfg.Gateways + f.cfg.Workers)
+	ports, err := freeport.Find(3*servers + 2*f.cfg.Gateways + f.cfg.Workers)
 	if err != nil {
 		return err
 	}
 	next := func() string {
 		port := ports[0]
 		ports = ports[1:]
-		return fmt.Sprintf("127.0.0.1:%d", port)
+		return freeport.Address(port)
 	}
 	var clients, routes []string
 	for range servers {
@@ -349,25 +348,4 @@ func (f *Fleet) End() error {
 	}
 	f.client.CloseIdleConnections()
 	return errors.Join(errs...)
-}
-
-// Ports are taken from below those that the kernel gives to connections: a
-// process that is down for some seconds must find its own free again.
-const firstPort, lastPort = 20000, 30000
-
-// freePorts returns ports of the loopback that nobody has now.
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for _, at := range rand.Perm(lastPort - firstPort) {
-		if len(ports) == n {
-			return ports, nil
-		}
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", firstPort+at))
-		if err != nil {
-			continue
-		}
-		defer l.Close()
-		ports = append(ports, firstPort+at)
-	}
-	return nil, fmt.Errorf("no %d free ports from %d to %d", n, firstPort, lastPort)
 }

@@ -62,7 +62,7 @@ func (c caller) hears(line string, within time.Duration) bool {
 }
 
 const (
-	soon = 5 * time.Second
+	soon = time.Minute
 	// never is long enough to see that nothing comes.
 	never = 50 * time.Millisecond
 )
