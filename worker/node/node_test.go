@@ -274,3 +274,15 @@ func TestJobsThatCannotBe(t *testing.T) {
 	}
 	r.drained(t)
 }
+
+func TestReadyIsConnected(t *testing.T) {
+	r := newRig(t)
+	n := &Node{deps: Deps{Bus: r.bus}, ready: true}
+	if err := n.Ready(); err != nil {
+		t.Errorf("not ready: %v", err)
+	}
+	r.bus.NC.Close()
+	if err := n.Ready(); err == nil || !strings.Contains(err.Error(), "NATS") {
+		t.Errorf("without a connection: %v, want one that says so", err)
+	}
+}
