@@ -37,7 +37,7 @@ func (g *gateway) send(ctx context.Context, method, path, body string, headers .
 		return answer{}, err
 	}
 	for i := 0; i < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
+		r.Header.Add(headers[i], headers[i+1])
 	}
 	return g.do(r)
 }
@@ -278,10 +278,16 @@ func TestIdempotency(t *testing.T) {
 	if again.header.Get("Idempotent-Replayed") != "true" {
 		t.Errorf("headers %v, want Idempotent-Replayed", again.header)
 	}
-	c.gateways[0].with("/run", map[string]any{"id": "s", "cmd": "other"}, "Idempotency-Key", "k1").want(t, 422, "another body")
+	other := c.gateways[0].with("/run", map[string]any{"id": "s", "cmd": "other"}, "Idempotency-Key", "k1")
+	other.want(t, 422, "another body")
+	if other.header.Get("Idempotent-Replayed") != "" {
+		t.Errorf("headers %v of an answer that was none of the first request's", other.header)
+	}
 	c.gateways[0].with("/run", run("s"), "Idempotency-Key", "k1", "X-API-Key", "somebody else").want(t, 200, "stdout")
 	c.gateways[0].with("/run", run("s"), "Idempotency-Key", "k2").want(t, 200, "stdout")
 	c.gateways[0].with("/run", run("s"), "Idempotency-Key", strings.Repeat("k", 256)).want(t, 400, "the limit is 255")
+	c.gateways[0].with("/run", run("s"), "Idempotency-Key", "").want(t, 400, "it is empty")
+	c.gateways[0].with("/run", run("s"), "Idempotency-Key", "k1", "Idempotency-Key", "k2").want(t, 400, "sent 2 times")
 	if n := len(w.jobs); n != 2 {
 		t.Errorf("%d more executions, want 2: of another caller, and of another key", n)
 	}
@@ -391,6 +397,7 @@ func TestJobListIsTheLatest(t *testing.T) {
 	if len(list.Jobs) != 3 || list.Jobs[0].ID != all[4] || list.Jobs[2].ID != all[2] {
 		t.Errorf("jobs %+v, want the last three of %v", list.Jobs, all)
 	}
+	g.get("/jobs?limit=0").want(t, 200, `{"jobs":[]}`)
 	eventually(t, "the queue is shown", func() bool {
 		return strings.Contains(g.get("/workers").body, `{"queue":"bulk","waiting":5,"running":0`)
 	})

@@ -58,7 +58,7 @@ type Config struct {
 	ReadTimeout       time.Duration `name:"read-timeout" env:"GRADEFLEET_READ_TIMEOUT" default:"60s" help:"How long a caller may take to send a whole request; then it is answered 408. 0: the default."`
 	WriteTimeout      time.Duration `name:"write-timeout" env:"GRADEFLEET_WRITE_TIMEOUT" default:"60s" help:"How long a caller may take to receive an answer. 0: the default."`
 	IdleTimeout       time.Duration `name:"idle-timeout" env:"GRADEFLEET_IDLE_TIMEOUT" default:"120s" help:"How long a connection without a request is kept open. 0: the default."`
-	DrainTimeout      time.Duration `name:"drain-timeout" env:"GRADEFLEET_DRAIN_TIMEOUT" default:"30s" help:"How long requests under way may go on after SIGTERM; then they are answered 503. 0: the default."`
+	DrainTimeout      time.Duration `name:"drain-timeout" env:"GRADEFLEET_DRAIN_TIMEOUT" default:"30s" help:"How long requests under way may go on after SIGTERM; then they are answered 503, commands 502. 0: the default."`
 }
 
 // maxMaxBody is the largest MaxBody: what our own NATS servers carry.

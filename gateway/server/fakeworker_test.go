@@ -198,7 +198,7 @@ func (w *fakeWorker) beat(started time.Time) {
 	w.mu.Unlock()
 	h := protocol.Heartbeat{
 		Version: protocol.Version, Worker: w.id, Build: "test", Started: started, Slots: 4, Sessions: sessions, FreeBytes: 1 << 40,
-		Isolation: "none", IsolationLevel: "none", Python: "none", Draining: w.draining.Load(),
+		Isolation: "none", IsolationLevel: "basic", Python: "none", Draining: w.draining.Load(),
 	}
 	value, err := json.Marshal(h)
 	if err != nil {

@@ -53,7 +53,11 @@ func TestStopCutsShortWhatTakesTooLong(t *testing.T) {
 		t.Errorf("Run returned %v after a requested stop", err)
 	}
 	within(t, "answer", evaluated).want(t, 503, "safe to ask again")
-	within(t, "answer", ran).want(t, 503, "may have run")
+	cut := within(t, "answer", ran)
+	cut.want(t, 502, "may have run")
+	if at := cut.header.Get("Retry-After"); at != "" {
+		t.Errorf("Retry-After %q, which asks for a second run", at)
+	}
 	for range 2 {
 		within(t, "cancellation", w.cancels)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"unicode/utf8"
 )
 
 // NewID returns 128 random bits in hexadecimal: a job's or a request's id.
@@ -48,7 +49,8 @@ func CheckSessionID(id string) error {
 			dots++
 		case c == '_', c == '-', '0' <= c && c <= '9', 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z':
 		default:
-			return fmt.Errorf("invalid session id: byte %d is %q; use only A-Z a-z 0-9 . _ -", i, c)
+			r, _ := utf8.DecodeRuneInString(id[i:])
+			return fmt.Errorf("invalid session id: byte %d is %q; use only A-Z a-z 0-9 . _ -", i, r)
 		}
 	}
 	if dots == len(id) {

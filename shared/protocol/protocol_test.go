@@ -114,7 +114,7 @@ func TestSessionIDs(t *testing.T) {
 			t.Errorf("%q has key %q, which is of %q", id, key, SessionOfKey(key))
 		}
 	}
-	for id, want := range map[string]string{"": "empty", ".": "only dots", "...": "only dots", "a/b": `'/'`, "ü": "byte 0", "a b": "byte 1", "a\x00": "byte 1", "a=b": `'='`, strings.Repeat("x", 129): "129 bytes"} {
+	for id, want := range map[string]string{"": "empty", ".": "only dots", "...": "only dots", "a/b": `'/'`, "ü": "byte 0 is 'ü'", "a b": "byte 1", "a\x00": "byte 1", "a=b": `'='`, strings.Repeat("x", 129): "129 bytes"} {
 		if err := CheckSessionID(id); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want one with %q", id, err, want)
 		}

@@ -341,6 +341,8 @@ func (n *Node) Ready() error {
 		return errors.New("draining")
 	case !n.ready:
 		return errors.New("no heartbeat written yet")
+	case !n.deps.Bus.NC.IsConnected():
+		return errors.New("not connected to NATS")
 	}
 	return nil
 }

@@ -106,6 +106,24 @@ func TestDrainHandsBack(t *testing.T) {
 	r.drained(t)
 }
 
+// Its caller is told what it is told of a worker that died: that it may have run.
+func TestDrainCutsACommand(t *testing.T) {
+	r := newRig(t)
+	cfg := testConfig(t, publicDir(t))
+	cfg.DrainTimeout = 100 * time.Millisecond
+	n, stop := r.start(t, cfg)
+	if _, err := n.store.Create("s1", 1); err != nil {
+		t.Fatal(err)
+	}
+	r.own(t, "s1", n.ID(), false)
+	r.publish(t, protocol.WorkerQueue(n.ID()), protocol.Run, "s1", 1, map[string]any{"id": "s1", "cmd": "sleep 20"})
+	r.drained(t) // it is off the queue before it begins
+	stop()
+	if res := r.result(t); res.Status != 502 || !strings.Contains(string(res.Body), "was stopped while it ran the command, which may have run in part") {
+		t.Errorf("result %d %s", res.Status, res.Body)
+	}
+}
+
 func TestCancelledJob(t *testing.T) {
 	r := newRig(t)
 	n, _ := r.start(t, testConfig(t, publicDir(t)))
@@ -296,4 +314,16 @@ func TestJobsThatCannotBe(t *testing.T) {
 		t.Errorf("result %d %s", res.Status, res.Body)
 	}
 	r.drained(t)
+}
+
+func TestReadyIsConnected(t *testing.T) {
+	r := newRig(t)
+	n := &Node{deps: Deps{Bus: r.bus}, ready: true}
+	if err := n.Ready(); err != nil {
+		t.Errorf("not ready: %v", err)
+	}
+	r.bus.NC.Close()
+	if err := n.Ready(); err == nil || !strings.Contains(err.Error(), "NATS") {
+		t.Errorf("without a connection: %v, want one that says so", err)
+	}
 }

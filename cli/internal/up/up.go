@@ -87,7 +87,8 @@ func Run(ctx context.Context, cfg Config, out, logTo io.Writer) error {
 	if err := errors.Join(gateway.Listen(), m.Listen()); err != nil {
 		stopped, cancel := context.WithCancel(ctx)
 		cancel()
-		return errors.Join(err, gateway.Run(stopped), worker.Close())
+		_ = gateway.Run(stopped) // closes it; if it can't listen, it says so again
+		return errors.Join(err, worker.Close())
 	}
 	announce(out, cfg, gateway.Addrs(), m.Addr(), worker)
 	return lifecycle.Run(ctx,

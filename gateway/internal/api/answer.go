@@ -37,7 +37,18 @@ func (a *api) handle(h handler) gin.HandlerFunc {
 // fail answers with an error's public part; the log gets the rest.
 func (a *api) fail(c *gin.Context, err error) {
 	f := fault.Of(err)
-	a.failWith(c, f, f.Status == http.StatusRequestEntityTooLarge)
+	a.failWith(c, f, f.Status == http.StatusRequestEntityTooLarge || bodyAwaited(c))
+}
+
+// receivedUnread is how much of an unread body net/http receives for nothing, in
+// bytes; with more on its way it cuts the connection.
+const receivedUnread = 256 << 10
+
+// bodyAwaited reports whether so much of the request may be on its way that a
+// client which sends everything before it reads would not get to the answer.
+func bodyAwaited(c *gin.Context) bool {
+	declared := c.Request.ContentLength
+	return !c.GetBool(bodyReadKey) && (declared < 0 || declared > receivedUnread)
 }
 
 // failUnread is fail for a request whose body wasn't read and may have no end:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -349,6 +350,26 @@ func TestDescriptionAgreesWithShapes(t *testing.T) {
 			if (byForm == nil) != (bySpec == nil) {
 				t.Errorf("%s %s: the check says %v, the description %v", operation, body, byForm, bySpec)
 			}
+		}
+	}
+}
+
+// What can't be stored is said once, of the whole job, as the worker puts it there.
+func TestNotStoredIsDescribed(t *testing.T) {
+	spec, err := spectest.Parse(Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := http.Header{"Content-Type": {"application/json"}, "X-Request-Id": {"r"}}
+	for path, body := range map[string]string{
+		"/evaluate_code": `{"passed":true,"case_results":[],"error":null,"not_stored":%s}`,
+		"/run":           `{"id":"s","stdout":"","stderr":"","not_stored":%s}`,
+	} {
+		if err := spec.Answer("POST", path, 200, header, fmt.Appendf(nil, body, `"why"`)); err != nil {
+			t.Error(err)
+		}
+		if err := spec.Answer("POST", path, 200, header, fmt.Appendf(nil, body, "5")); err == nil {
+			t.Errorf("the description of %s has no not_stored", path)
 		}
 	}
 }

@@ -58,6 +58,7 @@ func (a *api) readBody(c *gin.Context) (*body, error) {
 		return nil, readFault(c, err)
 	}
 	a.awaitNoBody(c)
+	c.Set(bodyReadKey, true)
 	return b, nil
 }
 

@@ -40,19 +40,20 @@ func (a *api) job(kind protocol.Kind, form *shape.Form, do func(context.Context,
 			return protocol.Result{}, err
 		}
 		defer body.release()
-		key, async := c.GetHeader("Idempotency-Key"), prefersAsync(c.Request.Header)
+		key, err := idempotencyKey(c.Request.Header)
+		if err != nil {
+			return protocol.Result{}, err
+		}
+		async := prefersAsync(c.Request.Header)
 		if key == "" && !async {
 			return do(c.Request.Context(), routing.Request{ID: requestID(c), Session: session, Caller: caller(c), Body: body.bytes})
-		}
-		if err := checkKey(key); err != nil {
-			return protocol.Result{}, err
 		}
 		req := jobs.Request{ID: requestID(c), Kind: kind, Session: session, Caller: caller(c), Private: keyed(c), Key: key, Body: body.bytes}
 		if async {
 			return a.submit(c, req)
 		}
 		result, joined, err := a.Jobs.Do(c.Request.Context(), req)
-		if joined {
+		if joined && err == nil {
 			c.Header("Idempotent-Replayed", "true")
 		}
 		if err == nil && (result.Status == http.StatusServiceUnavailable || result.Status == http.StatusTooManyRequests) {
@@ -98,16 +99,28 @@ func prefersAsync(h http.Header) bool {
 	return false
 }
 
-func checkKey(key string) error {
-	if len(key) > maxKeyLength {
-		return fault.BadRequest(fmt.Sprintf("Idempotency-Key: %d bytes, the limit is %d", len(key), maxKeyLength))
+// idempotencyKey is the key that a request carries, "" if none. An empty one is
+// refused: who sends it believes that the request is carried out once.
+func idempotencyKey(h http.Header) (string, error) {
+	values := h.Values("Idempotency-Key")
+	if len(values) == 0 {
+		return "", nil
+	}
+	key := values[0]
+	switch {
+	case len(values) > 1:
+		return "", fault.BadRequest(fmt.Sprintf("Idempotency-Key: sent %d times, want it once", len(values)))
+	case key == "":
+		return "", fault.BadRequest(fmt.Sprintf("Idempotency-Key: it is empty; want 1 to %d characters, or no such header", maxKeyLength))
+	case len(key) > maxKeyLength:
+		return "", fault.BadRequest(fmt.Sprintf("Idempotency-Key: %d bytes, the limit is %d", len(key), maxKeyLength))
 	}
 	for i := range len(key) {
 		if key[i] < ' ' || key[i] > '~' {
-			return fault.BadRequest(fmt.Sprintf("Idempotency-Key: byte %d is no printable ASCII character", i))
+			return "", fault.BadRequest(fmt.Sprintf("Idempotency-Key: byte %d is no printable ASCII character", i))
 		}
 	}
-	return nil
+	return key, nil
 }
 
 // jobView is a job as callers see it; its result is added as it is.
@@ -185,9 +198,11 @@ func (a *api) listJobs(c *gin.Context) (protocol.Result, error) {
 	if err != nil {
 		return protocol.Result{}, err
 	}
-	all, err := a.Jobs.List(c.Request.Context(), caller(c), max(limit, 1))
-	if err != nil {
-		return protocol.Result{}, err
+	var all []protocol.Kept
+	if limit > 0 {
+		if all, err = a.Jobs.List(c.Request.Context(), caller(c), limit); err != nil {
+			return protocol.Result{}, err
+		}
 	}
 	list := struct {
 		Jobs []json.RawMessage `json:"jobs"`

@@ -11,7 +11,7 @@ import (
 	"github.com/gradefleet/gradefleet/shared/protocol"
 )
 
-// Keys of what handlers leave in a request's context for the log.
+// Keys of what handlers leave in a request's context for the log and each other.
 const (
 	requestIDKey = "request_id"
 	sessionKey   = "session"
@@ -19,6 +19,7 @@ const (
 	callerKey    = "caller"
 	allowedKey   = "allowed"
 	visitKey     = "visit"
+	bodyReadKey  = "body_read"
 )
 
 // requestIDHeader carries a request's id, the caller's or one of ours.

@@ -283,8 +283,8 @@ func parse(m *nats.Msg) (protocol.Result, error) {
 	return r, nil
 }
 
-// Close ends the dispatcher: jobs still awaited are answered 503 and taken
-// back, and it returns when all of that is done. Let what is in flight finish
+// Close ends the dispatcher: jobs still awaited are answered 503 (commands
+// 502) and taken back, and it returns when all of that is done. Let what is in flight finish
 // first; Pending tells how much there is.
 func (d *Dispatcher) Close() error {
 	d.mu.Lock()

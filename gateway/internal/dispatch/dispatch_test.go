@@ -348,7 +348,7 @@ func TestCloseAnswersAndTakesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantFault(t, (<-evaluate).err, 503, "safe to ask again")
-	wantFault(t, (<-run).err, 503, "may have run")
+	wantFault(t, (<-run).err, 502, "may have run")
 	g.stored(t, 0, protocol.EvaluateQueue)
 	g.stored(t, 0, protocol.WorkerQueue("w1"))
 	wantFault(t, (<-g.do(t.Context(), t, Job{Kind: protocol.Evaluate})).err, 503, "stopping")

@@ -54,24 +54,23 @@ func (d *Dispatcher) refused(job *Job, err error) error {
 	case errors.Is(err, nats.ErrMaxPayload):
 		return fault.TooLarge(fmt.Sprintf("The body is %d bytes, more than NATS carries (%d with headers)", len(job.Body), d.cfg.NC.MaxPayload()))
 	case inDoubt(err):
-		return fault.Unavailable("The connection to NATS was lost while the job was being queued; "+mayRun(job.Kind), err)
+		return unknown(job.Kind, "The connection to NATS was lost while the job was being queued", err)
 	case job.Kind == protocol.Run:
 		return fault.Unavailable("The job can't be queued now; the command was not run", err)
 	}
 	return fault.Unavailable("The job can't be queued now; ask again", err)
 }
 
-// mayRun says what an unknown fate means for the caller.
-func mayRun(kind protocol.Kind) string {
+// unknown is the fault of a job whose fate is not known, and why. For a command
+// that is a 502: after a 503 with its Retry-After it would be sent again.
+func unknown(kind protocol.Kind, why string, cause error) error {
 	if kind == protocol.Run {
-		return "the command may have run, in part or in full"
+		return &fault.Error{Status: http.StatusBadGateway, Detail: why + "; the command may have run, in part or in full", Cause: cause}
 	}
-	return "it is safe to ask again"
+	return fault.Unavailable(why+"; it is safe to ask again", cause)
 }
 
-func stopping(kind protocol.Kind) error {
-	return fault.Unavailable("The gateway is stopping; "+mayRun(kind), nil)
-}
+func stopping(kind protocol.Kind) error { return unknown(kind, "The gateway is stopping", nil) }
 
 // Ask asks the worker that owns a session to do a file operation or a fork
 // (op is one of protocol's Op constants). It waits until ctx ends. Errors are

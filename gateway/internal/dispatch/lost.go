@@ -109,7 +109,7 @@ func (d *Dispatcher) Reconnected() {
 var askAgainAfter = []time.Duration{0, time.Second, 4 * time.Second}
 
 func resultLost() *answer {
-	return &answer{err: fault.Unavailable("The job's result was lost on its way; "+mayRun(protocol.Evaluate), nil)}
+	return &answer{err: unknown(protocol.Evaluate, "The job's result was lost on its way", nil)}
 }
 
 // recheck gives the jobs that are pending now, and that which picks, a grace to

@@ -100,6 +100,9 @@ func (f *Form) check(d *jsontext.Decoder, what *found) error {
 		_, err := d.ReadToken()
 		return syntax(err)
 	default:
+		if _, err := d.ReadToken(); err != nil { // "not json" begins as null does
+			return syntax(err)
+		}
 		return &Error{"body: want a JSON object, got " + name(k)}
 	}
 

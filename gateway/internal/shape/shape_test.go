@@ -38,6 +38,8 @@ func TestCheck(t *testing.T) {
 		{"blank", " \n ", Run, "", "body: want a JSON object, got nothing"},
 		{"an array", `[1, 2]`, Run, "", "body: want a JSON object, got an array"},
 		{"a string", `"x"`, Run, "", "body: want a JSON object, got a string"},
+		{"a word that begins as null does", `not json`, Run, "", "body: not JSON at byte 1: "},
+		{"a closing brace", `}`, Run, "", "body: not JSON at byte 0: "},
 		{"null", `null`, Run, "", "body: want a JSON object, got null"},
 		{"not JSON", `{not json`, Run, "", "body: not JSON at byte 2: "},
 		{"not JSON in a value", `{"id":"s","cmd":tru}`, Run, "", "body: not JSON at byte 19: "},

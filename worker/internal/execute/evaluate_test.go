@@ -113,6 +113,22 @@ func TestRequestLimits(t *testing.T) {
 	if !strings.Contains(a.Detail, "1000 s is above this server's maximum of 60 s") {
 		t.Errorf("detail %q", a.Detail)
 	}
+	a = evaluate(t, s, at, code, map[string]any{"limits": map[string]any{"cpu_s": 2e9}}, "x=3", "3")
+	if !strings.Contains(a.Detail, "2000000000 s is above this server's maximum of 60 s") {
+		t.Errorf("detail %q", a.Detail)
+	}
+}
+
+// The API takes null for what may be left out.
+func TestNullIsAsIfItWereNotThere(t *testing.T) {
+	s, at := newSlot(t)
+	a := evaluate(t, s, at, "def f(x): return x", map[string]any{"limits": nil, "isolation": nil, "stop_on_failure": nil}, "x=3", "3")
+	if got := statuses(a); got != "passed" {
+		t.Errorf("statuses %q: %+v", got, a)
+	}
+	if r, err := parseRun([]byte(`{"id":"s","cmd":"ls","limits":null}`)); err != nil || r.command != "ls" {
+		t.Errorf("a command with null limits: %+v, %v", r, err)
+	}
 }
 
 func TestCPULimitIsPerCase(t *testing.T) {

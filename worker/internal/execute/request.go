@@ -36,6 +36,9 @@ type requestLimits struct {
 func parseEvaluate(body []byte) (evaluateRequest, error) {
 	var r evaluateRequest
 	err := eachField(body, "body", func(name string, raw []byte) (err error) {
+		if isNull(raw) {
+			return nil // as if it were not there; the gateway has looked for what must be
+		}
 		switch name {
 		case "code":
 			r.code, err = text(raw, "body.code")
@@ -95,9 +98,19 @@ func parseCases(raw []byte) ([]rawCase, error) {
 	return cases, nil
 }
 
+// mostSeconds and mostMegabytes are about what a number here can hold; above
+// every maximum, they only show in an error.
+const (
+	mostSeconds   = 9e9
+	mostMegabytes = 8e12
+)
+
+// isNull reports whether a JSON value is null.
+func isNull(raw []byte) bool { return raw[0] == 'n' }
+
 func parseLimits(raw []byte) (l requestLimits, err error) {
 	err = eachField(raw, "body.limits", func(name string, raw []byte) error {
-		if name != "wall_s" && name != "cpu_s" && name != "memory_mb" || raw[0] == 'n' {
+		if name != "wall_s" && name != "cpu_s" && name != "memory_mb" || isNull(raw) {
 			return nil
 		}
 		f, err := strconv.ParseFloat(string(raw), 64)
@@ -106,11 +119,11 @@ func parseLimits(raw []byte) (l requestLimits, err error) {
 		}
 		switch name {
 		case "wall_s":
-			l.wall = time.Duration(min(f, 1e6) * float64(time.Second))
+			l.wall = time.Duration(min(f, mostSeconds) * float64(time.Second))
 		case "cpu_s":
-			l.cpu = time.Duration(min(f, 1e6) * float64(time.Second))
+			l.cpu = time.Duration(min(f, mostSeconds) * float64(time.Second))
 		case "memory_mb":
-			l.memory = int64(min(f, 1e9) * (1 << 20))
+			l.memory = int64(min(f, mostMegabytes) * (1 << 20))
 		}
 		return nil
 	})
@@ -126,6 +139,9 @@ type runRequest struct {
 func parseRun(body []byte) (runRequest, error) {
 	var r runRequest
 	err := eachField(body, "body", func(name string, raw []byte) (err error) {
+		if isNull(raw) {
+			return nil
+		}
 		switch name {
 		case "id":
 			r.session, err = text(raw, "body.id")
@@ -150,7 +166,7 @@ func within[T time.Duration | int64](asked, usual, most T, name string, show fun
 	return asked, nil
 }
 
-func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'g', -1, 64) + " s" }
+func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + " s" }
 func megabytes(n int64) string       { return strconv.FormatInt(n>>20, 10) + " MB" }
 
 func decoder(raw []byte) *jsontext.Decoder {

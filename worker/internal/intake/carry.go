@@ -55,14 +55,14 @@ func (in *Intake) run(ctx context.Context, f *flight) {
 		in.cfg.Metrics.ended(f.job.Kind, "cancelled")
 		log.Info("job cancelled", "took", took)
 	case f.acked:
-		answer := protocol.Result{Status: 500, Body: protocol.ErrorBody("the worker failed while it ran the command, which may have run in part: " + publicText(err, cause))}
+		answer := in.cutShort(cause)
 		if f.job.Kept {
 			in.finish(ctx, f, answer, true, log)
 		} else {
 			in.reply(f.job, answer)
 		}
 		in.cfg.Metrics.ended(f.job.Kind, "failed")
-		log.Error("run job failed", "error", err)
+		log.Log(ctx, level(cause), "run job failed", "error", err, "cause", cause)
 	default:
 		// Another worker may do better; after MaxDeliver tries the gateway says so.
 		if errors.Is(cause, errStopping) {
@@ -111,11 +111,20 @@ func (in *Intake) handle(ctx context.Context, f *flight) (r protocol.Result, err
 	return in.cfg.Handle(ctx, f.slot, f.job)
 }
 
-func publicText(err, cause error) string {
+// cutShort is the answer of a command that began and did not end by itself.
+func (in *Intake) cutShort(cause error) protocol.Result {
 	if errors.Is(cause, errStopping) {
-		return errStopping.Error()
+		return protocol.Result{Status: 502, Body: protocol.ErrorBody("Worker " + in.cfg.Worker + " was stopped while it ran the command, which may have run in part")}
 	}
-	return "an internal error; its log has the details"
+	return protocol.Result{Status: 500, Body: protocol.ErrorBody("The worker failed while it ran the command, which may have run in part: an internal error; its log has the details")}
+}
+
+// level is how serious it is that a command was cut short.
+func level(cause error) slog.Level {
+	if errors.Is(cause, errStopping) {
+		return slog.LevelWarn
+	}
+	return slog.LevelError
 }
 
 // reply publishes a result to the caller's gateway, before the ack: a result
