@@ -101,6 +101,7 @@ func TestAsync(t *testing.T) {
 	c.gateways[0].with("/run", run("unknown"), "Prefer", "respond-async").want(t, 400, "Session does not exist")
 	c.gateways[0].with("/evaluate_code", "{}", "Prefer", "respond-async").want(t, 422, "body.id")
 	c.gateways[0].with("/evaluate_code", evaluate("s"), "Prefer", "respond-async", "X-Webhook-URL", "http://x").want(t, 400, "not enabled")
+	c.gateways[0].with("/evaluate_code", evaluate("s"), "X-Webhook-URL", "http://x").want(t, 400, "add Prefer: respond-async")
 }
 
 // The gateway that took a job is gone when it ends.

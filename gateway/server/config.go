@@ -200,6 +200,11 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("listen: %q is no host:port: %w", addr, err))
 		}
 	}
+	for i, key := range c.APIKeys {
+		if strings.TrimSpace(key.Reveal()) == "" {
+			errs = append(errs, fmt.Errorf("api-keys: key %d of %d is empty; leave out the comma, or the setting", i+1, len(c.APIKeys)))
+		}
+	}
 	for _, p := range c.TrustedProxies {
 		if _, err := netip.ParseAddr(p); err == nil {
 			continue

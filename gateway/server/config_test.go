@@ -9,6 +9,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/gradefleet/gradefleet/shared/protocol"
+	"github.com/gradefleet/gradefleet/shared/secret"
 )
 
 func parse(t *testing.T, args ...string) Config {
@@ -100,5 +101,19 @@ func TestRandomIDs(t *testing.T) {
 	}
 	if err := (Config{ID: a}).Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+// An empty key would be one that nobody can send. No keys, as compose files say it, are none.
+func TestEmptyAPIKeys(t *testing.T) {
+	t.Setenv("GRADEFLEET_API_KEYS", "")
+	if c := parse(t); len(c.APIKeys) > 0 {
+		t.Errorf("an empty variable is %d keys", len(c.APIKeys))
+	}
+	for want, keys := range map[string][]secret.String{"": {"a", "b"}, "key 1 of 1": {""}, "key 2 of 3": {"a", " ", "b"}} {
+		switch err := (Config{APIKeys: keys}).Validate(); {
+		case want == "" && err != nil, want != "" && (err == nil || !strings.Contains(err.Error(), "api-keys: "+want)):
+			t.Errorf("%d keys: %v, want %q", len(keys), err, want)
+		}
 	}
 }

@@ -45,6 +45,9 @@ func (a *api) job(kind protocol.Kind, form *shape.Form, do func(context.Context,
 			return protocol.Result{}, err
 		}
 		async := prefersAsync(c.Request.Header)
+		if !async && c.GetHeader("X-Webhook-URL") != "" {
+			return protocol.Result{}, fault.BadRequest("X-Webhook-URL: only an asynchronous job is told of; add Prefer: respond-async")
+		}
 		if key == "" && !async {
 			return do(c.Request.Context(), routing.Request{ID: requestID(c), Session: session, Caller: caller(c), Body: body.bytes})
 		}
