@@ -22,9 +22,15 @@ type StatusError struct {
 	Detail string
 	// RetryAfter is how long the server asked to wait; 0 if it didn't.
 	RetryAfter time.Duration
+	// Foreign is set if the body is none of the API's: another server answered, or
+	// a proxy on the way.
+	Foreign bool
 }
 
 func (e *StatusError) Error() string {
+	if e.Foreign {
+		return fmt.Sprintf("%s: status %d, which is no answer of a gateway; is the address right? %s", e.Op, e.Code, strings.Join(strings.Fields(e.Detail), " "))
+	}
 	return fmt.Sprintf("%s: status %d: %s", e.Op, e.Code, e.Detail)
 }
 
@@ -54,6 +60,7 @@ func newStatusError(op string, resp *http.Response, body []byte) *StatusError {
 		detail = documented.Detail
 	}
 	return &StatusError{
+		Foreign:    documented.Detail == "",
 		Op:         op,
 		Code:       resp.StatusCode,
 		Detail:     shortDetail(detail),

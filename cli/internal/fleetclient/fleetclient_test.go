@@ -144,6 +144,19 @@ func TestPingTakesAnyStatus(t *testing.T) {
 	}
 }
 
+// Whoever mistyped an address is told that no gateway is there.
+func TestAnotherServersAnswer(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(404)
+		io.WriteString(w, "<html>\n  nothing\n  here</html>")
+	}))
+	defer server.Close()
+	_, err := newClient(t, server.URL).Evaluate(t.Context(), []byte(twoAdditions))
+	if want := "evaluate: status 404, which is no answer of a gateway; is the address right? <html> nothing here</html>"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 // never answers until the client goes away.
 func never(t *testing.T) *httptest.Server {
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
