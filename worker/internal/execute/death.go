@@ -24,6 +24,8 @@ func (e *evaluation) death(exit pyrunner.Exit, lost bool) verdict.Result {
 		return v
 	}
 	switch {
+	case lost && e.room.OutOfMemory(): // the kernel chose the fork server
+		return r(protocol.OutOfMemory, "%s", starved(e.memory))
 	case lost:
 		return r(protocol.Crashed, "Crashed: the submission ended its own runner")
 	case exit.Ending == pyrunner.EndedWall:
@@ -44,7 +46,7 @@ func (e *evaluation) death(exit pyrunner.Exit, lost bool) verdict.Result {
 			return r(protocol.TimedOut, "%s", e.cpuTimeout())
 		}
 		if sig == unix.SIGKILL && e.room.OutOfMemory() {
-			return r(protocol.OutOfMemory, "MemoryError: the kernel ended the process: all of the case's processes together may use %s of memory", megabytes(e.memory))
+			return r(protocol.OutOfMemory, "%s", starved(e.memory))
 		}
 		if sig == unix.SIGKILL && int64(exit.PeakKB)<<10 >= e.memory/10*9 {
 			return r(protocol.OutOfMemory, "MemoryError: the process was killed at %d MB of memory, the limit is %s", exit.PeakKB>>10, megabytes(e.memory))
@@ -56,11 +58,19 @@ func (e *evaluation) death(exit pyrunner.Exit, lost bool) verdict.Result {
 	return v
 }
 
+// starved is the text where the kernel has acted on a limit of memory, in bytes.
+func starved(limit int64) string {
+	return "MemoryError: the kernel ended a process: all its processes together may use " + megabytes(limit) + " of memory"
+}
+
 // breachText says what a job was ended for that its processes together used too much of.
 func breachText(reason any) (protocol.CaseStatus, string) {
 	b, _ := reason.(sandbox.Breach)
 	switch b.Kind {
 	case sandbox.BreachMemory:
+		if b.Value == 0 {
+			return protocol.OutOfMemory, starved(b.Limit)
+		}
 		return protocol.OutOfMemory, fmt.Sprintf("MemoryError: all its processes together used %s of memory, the limit is %s", megabytes(b.Value), megabytes(b.Limit))
 	case sandbox.BreachCPU:
 		return protocol.TimedOut, fmt.Sprintf("Timeout: all its processes together used %s of CPU time, the limit is %s", seconds(time.Duration(b.Value).Round(time.Millisecond)), seconds(time.Duration(b.Limit)))

@@ -68,7 +68,13 @@ func (s *Slot) Run(ctx context.Context, body []byte, at Place) (Answer, error) {
 	}
 	a.mark(marks)
 	stderr := string(exit.Stderr)
+	outOfMemory := func() { // a process of it, whatever its shell made of that, or its runner
+		a.Outcome = string(protocol.OutOfMemory)
+		stderr += endLine(stderr) + fmt.Sprintf("Memory limit: the kernel ended a process: all of the command's processes together may use %s", megabytes(memory))
+	}
 	switch {
+	case lost && room.OutOfMemory():
+		outOfMemory()
 	case lost:
 		stderr += "\nThe command ended its own runner; nothing more is known of it."
 	case exit.Ending == pyrunner.EndedWall:
@@ -78,9 +84,8 @@ func (s *Slot) Run(ctx context.Context, body []byte, at Place) (Answer, error) {
 		status, text := breachText(exit.Breach)
 		a.Outcome = string(status)
 		stderr += endLine(stderr) + text
-	case room.OutOfMemory(): // a process of it, whatever its shell made of that
-		a.Outcome = string(protocol.OutOfMemory)
-		stderr += endLine(stderr) + fmt.Sprintf("Memory limit: the kernel ended a process: all of the command's processes together may use %s", megabytes(memory))
+	case room.OutOfMemory():
+		outOfMemory()
 	case exit.Ending == pyrunner.EndedOutput:
 		a.Outcome = "output_limit"
 		stderr += endLine(stderr) + fmt.Sprintf("Output limit: the command was ended after it wrote more than %d bytes", lim.OutputStop)

@@ -160,6 +160,15 @@ func (r *Room) Guard(l Limits) func(server int, end func(any)) (stop func()) {
 		}
 	}
 	return func(_ int, end func(any)) func() {
+		limits := limits
+		if c.group != nil {
+			r.OutOfMemory() // what was ended before is no fault of this job
+			before := c.killed
+			limits.Starved = func() bool {
+				n, err := c.group.OOMKills()
+				return err == nil && n > before
+			}
+		}
 		return c.guard.Start(c.pid, limits, disk, func(b proctree.Breach) { end(b) })
 	}
 }

@@ -36,6 +36,10 @@ type Limits struct {
 	// DiskBytes and DiskFiles bound what the disk function finds, and the
 	// deleted files that are still open.
 	DiskBytes, DiskFiles int64
+	// Starved tells whether the kernel has ended a process of the job for want of
+	// memory: between two looks it may be quicker, and what is left within the limit.
+	// May be nil; must not block.
+	Starved func() bool
 }
 
 // Kind is the name of a limit.
@@ -50,7 +54,8 @@ const (
 )
 
 // Breach says which limit a tree is over: Value and Limit are bytes, files, or
-// nanoseconds of CPU time.
+// nanoseconds of CPU time. Value is 0 where the kernel has acted on the limit of
+// memory.
 type Breach struct {
 	Kind         Kind
 	Value, Limit int64
@@ -230,6 +235,9 @@ func (w *watch) lookAtProcesses(r *reader) (Breach, error) {
 	}
 	if used := u.CPU - w.reaped; w.limits.CPU > 0 && used > w.limits.CPU {
 		return Breach{CPU, int64(used), int64(w.limits.CPU)}, nil
+	}
+	if w.limits.Starved != nil && w.limits.Starved() {
+		return Breach{Memory, 0, w.limits.Memory}, nil
 	}
 	over := false
 	if limit := w.limits.Memory; limit > 0 && u.MemoryBytes+w.unnamed > limit {

@@ -51,6 +51,7 @@ func TestGuardSeesEachBreach(t *testing.T) {
 		{"memory of one", `m = touch(64 << 20)`, Limits{Memory: 48 * mib}, none, Breach{Memory, 48 * mib, 48 * mib}},
 		{"memory of many", "\n    for _ in range(4): child(lambda: (touch(16 << 20), stay()))", Limits{Memory: 64 * mib}, none, Breach{Memory, 64 * mib, 64 * mib}},
 		{"memory in no process", `os.write(os.memfd_create("x"), bytes(64 << 20))`, Limits{Memory: 60 * mib}, none, Breach{Memory, 60 * mib, 60 * mib}},
+		{"memory, says the kernel", `pass`, Limits{Memory: 1 << 40, Starved: func() bool { return true }}, none, Breach{Memory, 0, 1 << 40}},
 		{"CPU of one", `burn(1e9)`, Limits{CPU: 200 * time.Millisecond}, none, Breach{CPU, 200e6, 200e6}},
 		{"CPU of many that end", "\n    while True: child(lambda: (burn(.05), os._exit(0))); os.wait()", Limits{CPU: 300 * time.Millisecond}, none, Breach{CPU, 300e6, 300e6}},
 		{"bytes in deleted files", `fd = os.open(dir, os.O_TMPFILE | os.O_RDWR); os.write(fd, bytes(8 << 20))`, Limits{DiskBytes: 6 * mib}, none, Breach{DiskBytes, 6 * mib, 6 * mib}},
