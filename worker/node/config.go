@@ -28,7 +28,7 @@ type Config struct {
 	Isolation string   `name:"isolation" env:"GRADEFLEET_ISOLATION" default:"container" enum:"strict,container,basic" help:"Least isolation that will do: strict, container or basic. The worker tries at start what a hostile submission would, and refuses to start below this."`
 	Without   []string `name:"without" env:"GRADEFLEET_WITHOUT" help:"Layers of the sandbox not to put in force, to find out what one costs or stops: rlimits, users, seccomp, landlock, session-landlock, namespaces, memory. The level in force falls with them."`
 
-	UIDBase  int `name:"uid-base" env:"GRADEFLEET_UID_BASE" default:"210000" help:"First of the user and group ids given to sessions when the worker runs as root."`
+	UIDBase  int `name:"uid-base" env:"GRADEFLEET_UID_BASE" default:"210000" help:"First of the user and group ids given to sessions when the worker runs as root. Workers on one machine outside of containers should have a range each."`
 	UIDCount int `name:"uid-count" env:"GRADEFLEET_UID_COUNT" default:"50000" help:"How many such ids there are: the most sessions at once. 0: run everything as root (never do that with submissions you don't trust)."`
 
 	SessionBytes int64 `name:"session-bytes" env:"GRADEFLEET_SESSION_BYTES" default:"536870912" help:"What a session's files may take up, bytes. 0: no limit."`

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -334,6 +336,49 @@ time.sleep(60)"`)
 	}
 	if a := evaluate(t, s, at, "def f(x): return x", nil, "x=1", "1"); !a.Passed {
 		t.Errorf("afterwards: %+v", a)
+	}
+}
+
+// What has the same user, as another worker's job may on this machine, is not
+// ended with what a lost fork server leaves.
+func TestLostServerEndsNobodyElse(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("giving a process another user needs root")
+	}
+	for name, without := range map[string][]sandbox.Layer{"namespaces": nil, "control group": {sandbox.Namespaces}} {
+		t.Run(name, func(t *testing.T) {
+			s, at := newSlotWithout(t, without)
+			if without != nil && !strings.Contains(s.cfg.Policy.Report(), "for each slot") {
+				t.Skip("no control groups here")
+			}
+			// Not a child of this process, which waits for its own.
+			other := exec.Command("sh", "-c", fmt.Sprintf("setpriv --reuid=%d --regid=%d --clear-groups sleep 600 & wait", at.UID, at.UID))
+			other.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			if err := other.Start(); err != nil {
+				t.Fatal(err)
+			}
+			gone := make(chan error, 1)
+			go func() { gone <- other.Wait() }()
+			defer func() {
+				unix.Kill(-other.Process.Pid, unix.SIGKILL)
+				<-gone
+			}()
+			server := spawnerOf(t, s, at).Pid()
+			for len(processesOf(t, at.UID)) == 0 {
+				time.Sleep(5 * time.Millisecond)
+			}
+			unix.Kill(server, unix.SIGKILL)
+			runBriefly(t, s, at, "echo lost") // may come out either way
+			if r := runCommand(t, s, at, "echo works"); r.Stdout != "works\n" {
+				t.Errorf("afterwards: %+v", r)
+			}
+			select {
+			case err := <-gone:
+				gone <- err
+				t.Errorf("another process of the user: %v", err)
+			default:
+			}
+		})
 	}
 }
 

@@ -43,11 +43,21 @@ func init() {
 const endTimeout = 20 * time.Second
 
 // EndUser ends what a lost fork server may have left of the session's user:
-// orphans that it can't look after any more. Nothing else runs as that user but
-// jobs of the same session.
+// orphans that it can't look after any more. Who else has that user is spared,
+// such as a job of another worker on this machine, where a namespace or a
+// control group tells them apart.
 func (r *Room) EndUser() error {
 	if !r.c.p.has(Users) || r.at.UID <= 0 {
 		return nil
+	}
+	switch {
+	case r.c.p.kind != namespace.None: // they ended with the server, the first process of theirs
+		return reapUser(r.at.UID)
+	case r.c.group != nil:
+		if err := r.c.group.Kill(); err != nil {
+			return fmt.Errorf("end processes of user %d: %w", r.at.UID, err)
+		}
+		return reapUser(r.at.UID)
 	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{endName, strconv.Itoa(r.at.UID)}
