@@ -32,7 +32,7 @@ TEST_FIRST := ./cli/internal/fleettest/... ./worker/...
 
 .PHONY: test-go
 test-go: ## Run the Go tests, TEST_PACKAGES (4) packages at a time.
-	$(GO) test -race -timeout 15m -p $(TEST_PACKAGES) $(TEST_FIRST) $(MODULES:%=./%/...)
+	$(GO) test -race -timeout 10m -p $(TEST_PACKAGES) $(TEST_FIRST) $(MODULES:%=./%/...)
 
 test-python: build ## Run the Python client's tests against a fleet started for them.
 	@sh clients/python/test.sh
@@ -44,7 +44,7 @@ test-readme: build ## Run the README's command lines and the example problems ag
 
 .PHONY: test-processes
 test-processes: build bin/nats-server ## Test separate processes: an external NATS server, two gateways, three workers, kill -9.
-	cd cli && TEST_SEPARATE_PROCESSES=1 $(GO) test -count=1 -timeout 15m -run 'Process|Killed|Restarted|Embedded' -v ./internal/fleettest
+	cd cli && TEST_SEPARATE_PROCESSES=1 $(GO) test -count=1 -timeout 10m -run 'Process|Killed|Restarted|Embedded' -v ./internal/fleettest
 	cd cli && TEST_SEPARATE_PROCESSES=1 $(GO) test -count=1 ./internal/localfleet
 
 CHAOS_MINUTES ?= 2

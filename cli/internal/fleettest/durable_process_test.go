@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -222,7 +223,7 @@ func TestProcessesMoveQueuedJobs(t *testing.T) {
 	}
 	begun := send("/run", map[string]any{"id": id, "cmd": "touch begun; sleep 20"}) // holds the worker's only slot
 	p.eventually("the first has begun", func() bool {
-		_, err := os.Stat(owner.data + "/sessions/sessions/" + id + "/work/begun")
+		_, err := os.Stat(filepath.Join(owner.data, "sessions", "sessions", id, "work", "begun"))
 		return err == nil
 	})
 	queued := send("/run", map[string]any{"id": id, "cmd": "echo $(($(cat n) + 1)) > n; cat n"})

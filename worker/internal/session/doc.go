@@ -6,10 +6,11 @@
 // On disk:
 //
 //	<root>/layout                     what this directory is; locked while a Store is open
-//	<root>/sessions/<id>/meta.json    id, epoch, user, creation time
-//	<root>/sessions/<id>/work/        what the caller sees
-//	<root>/sessions/<id>/tmp/         TMPDIR of its jobs
-//	<root>/sessions/<id>/home/        HOME of its jobs
+//	<root>/sessions/<id>/             a session:
+//	    meta.json                     id, epoch, user, creation time
+//	    work/                         what the caller sees
+//	    tmp/                          TMPDIR of its jobs
+//	    home/                         HOME of its jobs
 //	<root>/scratch/<name>/…           the same three, for jobs without a session
 //	<root>/staging/                   directories on their way in or out
 //

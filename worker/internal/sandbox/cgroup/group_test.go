@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -184,19 +185,24 @@ func TestLimitBelowUseIsRefused(t *testing.T) {
 	}
 }
 
+// fillCache has a process of the group write a file of so many MiB.
+func fillCache(t *testing.T, g *Group, mibs int64) {
+	t.Helper()
+	m := join(t, g, fmt.Sprintf(`
+f = open(%q, "wb")
+for _ in range(%d): f.write(bytes(1 << 20))
+f.close()
+say("written"); hear()`, filepath.Join(t.TempDir(), "file"), mibs))
+	m.hear()
+	if n, err := g.Usage(); err != nil || n < mibs*mib/4*3 {
+		t.Skipf("files are in no page cache here: %d, %v", n, err)
+	}
+}
+
 // Page cache must not count as use that can't be freed.
 func TestLimitBelowPageCache(t *testing.T) {
 	g := newGroup(t, find(t), "cache")
-	name := filepath.Join(t.TempDir(), "file")
-	m := join(t, g, `
-f = open("`+name+`", "wb")
-for _ in range(64): f.write(bytes(1 << 20))
-f.close()
-say("written"); hear()`)
-	m.hear()
-	if n, err := g.Usage(); err != nil || n < 48*mib {
-		t.Skipf("files are in no page cache here: %d, %v", n, err)
-	}
+	fillCache(t, g, 64)
 	if err := g.Limit(24*mib, 0); err != nil {
 		t.Error(err)
 	}
@@ -209,16 +215,7 @@ say("written"); hear()`)
 // which Go's scheduler preempts; it says EINTR then, whatever SA_RESTART says.
 func TestSignalsInterruptNoLimit(t *testing.T) {
 	g := newGroup(t, find(t), "signals")
-	name := filepath.Join(t.TempDir(), "file")
-	m := join(t, g, `
-f = open("`+name+`", "wb")
-for _ in range(128): f.write(bytes(1 << 20))
-f.close()
-say("written"); hear()`)
-	m.hear()
-	if n, err := g.Usage(); err != nil || n < 96*mib {
-		t.Skipf("files are in no page cache here: %d, %v", n, err)
-	}
+	fillCache(t, g, 128)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	pid, tid := os.Getpid(), unix.Gettid()
